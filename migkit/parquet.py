@@ -78,7 +78,7 @@ def write(path: str | os.PathLike[str], table: pa.Table, meta: TraceMeta, *, for
         raise MigkitError(f"{target}: exists already; choose another name or pass --force")
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
-        _write_table(part, table.replace_schema_metadata({META_KEY: meta.to_json().encode()}))
+        _write_table(part, table, meta)
         os.replace(part, target)
     except OSError as error:
         part.unlink(missing_ok=True)
@@ -86,7 +86,7 @@ def write(path: str | os.PathLike[str], table: pa.Table, meta: TraceMeta, *, for
     return target
 
 
-def _write_table(path: Path, table: pa.Table) -> None:
+def _write_table(path: Path, table: pa.Table, meta: TraceMeta) -> None:
     with open(path, "wb") as sink:
         with pq.ParquetWriter(
             sink,
@@ -97,8 +97,10 @@ def _write_table(path: Path, table: pa.Table) -> None:
             column_encoding=_ENCODING,
             write_statistics=False,
             store_schema=False,
+            write_page_checksum=True,
         ) as writer:
             writer.write_table(table)
+            writer.add_key_value_metadata({META_KEY: meta.to_json().encode()})
         sink.flush()
         os.fsync(sink.fileno())
 
@@ -126,12 +128,12 @@ def read_meta(path: str | os.PathLike[str]) -> tuple[int, TraceMeta]:
 
 
 def _open(path: str | os.PathLike[str]) -> pq.ParquetFile:
+    if os.path.isdir(path):
+        raise MigkitError(f"{path}: is a folder, not a trace")
     try:
-        return pq.ParquetFile(path)
+        return pq.ParquetFile(path, page_checksum_verification=True)
     except FileNotFoundError:
         raise MigkitError(f"{path}: no such file") from None
-    except IsADirectoryError:
-        raise MigkitError(f"{path}: is a folder, not a trace") from None
     except PermissionError:
         raise MigkitError(f"{path}: no permission to read it") from None
     except (OSError, pa.ArrowException) as error:
@@ -139,7 +141,7 @@ def _open(path: str | os.PathLike[str]) -> pq.ParquetFile:
 
 
 def _metadata(path: str | os.PathLike[str], file: pq.ParquetFile) -> TraceMeta:
-    stored = file.schema_arrow.metadata or {}
+    stored = file.metadata.metadata or {}
     if META_KEY not in stored:
         raise MigkitError(f"{path}: a Parquet file, but not a trace of migkit (no 'migkit' metadata)")
     try:

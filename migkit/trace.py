@@ -126,7 +126,7 @@ class Trace:
         accelerator = f", {meta.host.accelerator}" if meta.host.accelerator else ""
         bandwidth = meta.migration.parameters.get("bandwidth")
         return {
-            "guest": f"{guest.name or 'unnamed'}, {memory}" + (", VFIO" if guest.has_vfio else ""),
+            "guest": (f"{guest.name}, " if guest.name else "") + memory + (", VFIO" if guest.has_vfio else ""),
             "provenance": meta.provenance + (f" ({meta.origin})" if meta.origin else ""),
             "hypervisor": versions + accelerator,
             "bandwidth limit": f"{bandwidth} MiB/s" if bandwidth else "none known",

@@ -1,0 +1,1 @@
+"""Foreign sources: one file each turns what other tools wrote into traces."""

@@ -1,0 +1,224 @@
+"""Raw JSON lines of libvirt job stats, as a polling script writes them, into a trace.
+
+One JSON object a line, in time order, plain or gzip. Every line has `kind` and `t_mono_ns` (when it began, monotonic)
+and `t_wall` (Unix seconds, when it was written). Kinds: `stats` (`stats` = libvirt's typed parameters unscaled, plus
+`type`; `lat_us` = length of the call), `stats_error` (`error` with libvirt's code and msg), `event` (`side` src or
+dst; migration_iteration, job_completed, lifecycle, qmp), `action` and `action_done`, `migrate_return`,
+`completed_stats`, `conn_closed`, `reopened`; any other kind is a note. Beside NAME.jsonl.gz may stand NAME.meta.json.
+"""
+
+from __future__ import annotations
+
+import collections
+import gzip
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from migkit.capture.stats_row import row_from_stats
+from migkit.errors import MigkitError
+from migkit.meta import Cadence, Domain, End, Heartbeat, Host, Lab, Migration, TraceMeta
+from migkit.schema import JOB_CANCELLED, JOB_UNBOUNDED
+from migkit.trace import Trace
+from migkit.units import MIB
+
+ORIGIN = "raw JSON lines of libvirt job stats"
+
+_ACTIONS = {"abortJob": "abort", "migrateStartPostCopy": "start_post_copy", "migrateSetMaxDowntime": "set_max_downtime"}
+_OPERATION_ABORTED = 78
+
+Line = dict[str, Any]
+
+
+def read(path: str | os.PathLike[str]) -> Trace:
+    """Reads one raw recording.
+
+    Raises MigkitError, naming the file and the line, when a line is not a JSON object with its two clocks, or when
+    no line holds statistics of a running job.
+    """
+    source = Path(path)
+    lines = list(_lines(source))
+    if not any(line["kind"] == "stats" and line["stats"].get("type") == JOB_UNBOUNDED for line in lines):
+        raise MigkitError(f"{source}: holds no statistics of a running migration; is it a raw recording?")
+    rows = [row for line in lines for row in _rows(line)]
+    _note_success(rows, lines)
+    rows.sort(key=lambda row: row["mono_ns"])
+    name = source.name.removesuffix(".gz").removesuffix(".jsonl")
+    return Trace.from_rows(rows, _meta(lines, _side_file(source)), name)
+
+
+def _lines(path: Path) -> Iterator[Line]:
+    try:
+        with gzip.open(path, "rt") if path.suffix == ".gz" else open(path) as stream:
+            for number, text in enumerate(stream, 1):
+                yield _parse(path, number, text)
+    except FileNotFoundError:
+        raise MigkitError(f"{path}: no such file") from None
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        raise MigkitError(f"{path}: cannot be read ({error})") from None
+
+
+def _parse(path: Path, number: int, text: str) -> Line:
+    try:
+        line: Line = json.loads(text)
+        line["t_mono_ns"] = int(line["t_mono_ns"])
+        line["wall_ns"] = round(line["t_wall"] * 1e9)
+        if not isinstance(line["kind"], str) or (line["kind"] == "stats" and not isinstance(line["stats"], dict)):
+            raise TypeError("kind or stats of the wrong type")
+    except (ValueError, KeyError, TypeError) as error:
+        raise MigkitError(
+            f"{path}: line {number} is not of a raw recording ({type(error).__name__}: {error}); cut it there"
+        ) from None
+    return line
+
+
+def _rows(line: Line) -> Iterator[dict[str, Any]]:
+    kind = line["kind"]
+    row: dict[str, Any] = {"mono_ns": line["t_mono_ns"], "wall_ns": line["wall_ns"]}
+    if kind in ("stats", "stats_error"):
+        # The script stamps the monotonic clock before the call and the wall clock after it.
+        latency_us = line.get("lat_us", 0)
+        row |= {"mono_ns": line["t_mono_ns"] + latency_us * 1000, "source": "poll", "latency_us": latency_us}
+        yield row | (row_from_stats(line["stats"]) if kind == "stats" else _error(line["error"]))
+    elif kind == "event" and line.get("side") == "src":
+        yield from _event_row(row, line)
+    elif kind == "action":
+        yield row | {"source": "action", "action": _ACTIONS.get(line["name"], line["name"].replace(" ", "_"))}
+
+
+def _event_row(row: dict[str, Any], line: Line) -> Iterator[dict[str, Any]]:
+    match line["event"]:
+        case "migration_iteration":
+            yield row | {"source": "iteration", "event_iteration": line["iteration"]}
+        case "lifecycle":
+            codes = {"lifecycle_event": line["ev_n"], "lifecycle_detail": line["detail_n"]}
+            yield row | {"source": "lifecycle"} | codes
+        case "job_completed":
+            yield row | {"source": "job"} | row_from_stats(line["params"])
+
+
+def _error(error: dict[str, Any]) -> dict[str, Any]:
+    return {"error_code": error["code"], "error_text": error["msg"]}
+
+
+def _note_success(rows: list[dict[str, Any]], lines: list[Line]) -> None:
+    done = collections.defaultdict(list)
+    for line in lines:
+        if line["kind"] == "action_done":
+            done[line["name"]].append(line.get("ret"))
+    performed = iter([line["name"] for line in lines if line["kind"] == "action"])
+    for row in rows:
+        if row["source"] == "action":
+            results = done[next(performed)]
+            row["succeeded"] = results.pop(0) in (0, "", None) if results else None
+
+
+def _side_file(path: Path) -> dict[str, Any]:
+    beside = path.with_name(path.name.removesuffix(".gz").removesuffix(".jsonl") + ".meta.json")
+    if not beside.exists():
+        return {}
+    try:
+        facts = json.loads(beside.read_text())
+    except (OSError, ValueError) as error:
+        raise MigkitError(f"{beside}: cannot be read ({error}); mend or remove it") from None
+    if not isinstance(facts, dict):
+        raise MigkitError(f"{beside}: holds no JSON object; mend or remove it")
+    return facts
+
+
+def _meta(lines: list[Line], facts: dict[str, Any]) -> TraceMeta:
+    start = next((line for line in lines if line["kind"] == "action" and line["name"] == "migrate_start"), {})
+    memory_mib = facts.get("mem_mib")
+    return TraceMeta(
+        provenance="imported",
+        origin=ORIGIN,
+        domain=Domain(memory_bytes=memory_mib and memory_mib * MIB),
+        host=Host(
+            libvirt_version=facts.get("libvirt", ""),
+            qemu_version=facts.get("qemu", ""),
+            accelerator=facts.get("accel", ""),
+        ),
+        migration=Migration(
+            flags=start.get("flags", facts.get("flags")),
+            flag_names=tuple(facts.get("flag_names", ())),
+            parameters=start.get("params", facts.get("params", {})),
+            started_wall_ns=start.get("wall_ns"),
+        ),
+        cadence=Cadence(
+            recorder="polling script", interval_ms=facts.get("poll_ms"), iteration_events=True, gaps=_gaps(lines)
+        ),
+        end=_end(lines),
+        heartbeat=_heartbeat(facts),
+        lab=_lab(facts),
+        notes=_notes(lines, facts),
+    )
+
+
+def _gaps(lines: list[Line]) -> tuple[tuple[int, int], ...]:
+    """From the first closed connection to the moment it was opened again."""
+    gaps, closed = [], None
+    for line in lines:
+        if line["kind"] == "conn_closed" and closed is None:
+            closed = line["t_mono_ns"]
+        elif line["kind"] == "reopened" and closed is not None:
+            gaps.append((closed, line["t_mono_ns"]))
+            closed = None
+    return tuple(gaps)
+
+
+def _end(lines: list[Line]) -> End:
+    completed = next((x["params"] for x in lines if x["kind"] == "event" and x["event"] == "job_completed"), None)
+    result: dict[str, Any] = next((x["result"] for x in lines if x["kind"] == "migrate_return"), {})
+    error = result.get("error") or {}
+    told = {"error_code": error.get("code"), "error_text": error.get("msg", "")}
+    if completed is not None:
+        return End(outcome="completed", evidence="job-completed event", completed=completed, completed_from="event")
+    if any(x["kind"] == "stats" and x["stats"].get("type") == JOB_CANCELLED for x in lines):
+        return End(outcome="cancelled", evidence="job type cancelled", **told)
+    if error:
+        outcome = "cancelled" if error["code"] == _OPERATION_ABORTED else "failed"
+        return End(outcome=outcome, evidence="the migrate call's error", **told)
+    return End(outcome="lost", evidence="the recording ends before the migration does")
+
+
+def _heartbeat(facts: dict[str, Any]) -> Heartbeat | None:
+    gaps = facts.get("hb_top_gaps_ms_at_s")
+    if not gaps:
+        return None
+    arguments = dict(word.split("=", 1) for word in facts.get("guest_cmdline", "").split() if "=" in word)
+    return Heartbeat(
+        interval_ms=float(arguments.get("hb_ms", 10)),
+        downtime_ms=facts.get("hb_guest_downtime_ms"),
+        largest_gap_ms=max(gap[0] for gap in gaps),
+    )
+
+
+def _lab(facts: dict[str, Any]) -> Lab | None:
+    if "desc" not in facts:
+        return None
+    return Lab(
+        scenario=facts.get("name", ""),
+        description=facts["desc"],
+        guest={"arguments": facts.get("guest_cmdline", "")},
+        guest_corrupted=facts.get("guest_corrupted"),
+    )
+
+
+def _notes(lines: list[Line], facts: dict[str, Any]) -> dict[str, Any]:
+    """What does not fit a row of the source host: the destination's events, and how many lines were left out."""
+    far = [
+        [line["t_mono_ns"], line["ev"], line["detail"]]
+        for line in lines
+        if line["kind"] == "event" and line["event"] == "lifecycle" and line["side"] == "dst"
+    ]
+    kept = {"stats", "stats_error", "action", "action_done", "migrate_return", "conn_closed", "reopened"}
+    skipped = collections.Counter(
+        "qmp event" if line["kind"] == "event" else line["kind"]
+        for line in lines
+        if line["kind"] not in kept | {"event"} or line.get("event") == "qmp"
+    )
+    stopped_ms = facts.get("qmp_stop_to_resume_ms")
+    notes = {"destination_events": far, "skipped_lines": dict(skipped), "qemu_stop_to_resume_ms": stopped_ms}
+    return {key: value for key, value in notes.items() if value}

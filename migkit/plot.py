@@ -1,0 +1,217 @@
+"""Pictures of traces and replays. The numbers come from `stats`; nothing is computed here.
+
+Every function returns the Axes it drew on and never shows them. Colours are those of Okabe and Ito (2008), told apart
+by line style and marker too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter
+
+from migkit import stats
+from migkit.drivers.replay import Replay
+from migkit.trace import Trace
+from migkit.units import MIB, format_ms
+
+BLUE, ORANGE, GREEN, RED, GREY, SKY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#666666", "#56B4E9"
+_PHASE_SHADES = {
+    "prepare": "#eeeeee",
+    "disk": "#fdf1d6",
+    "ram": "white",
+    "switchover": "#f6c6b3",
+    "post-copy": "#e0d6f0",
+}
+
+
+def convergence(trace: Trace, *, axes: Sequence[Axes] | None = None) -> list[Axes]:
+    """A migration on one time axis: remaining data (memory and disk stacked), bandwidth and dirty rate in the same
+    unit, expected downtime with its limit; a fourth panel with the throttle where auto-converge acted.
+
+    Phases are shaded, iteration boundaries ticked, actions and switchover marked by name.
+
+    Parameters: `axes`, three or four Axes to draw on; else a new figure. Returns the Axes used, top to bottom.
+    """
+    throttled = bool(np.isfinite(trace.column("auto_converge_throttle_percent")).any())
+    if axes is None:
+        figure, made = plt.subplots(
+            3 + throttled, 1, sharex=True, figsize=(9, 7 + 1.4 * throttled), layout="constrained",
+            height_ratios=[3, 2, 1.6] + [1] * throttled,
+        )  # fmt: skip
+        figure.suptitle(_title(trace), fontsize=11)
+        axes = list(made)
+    _remaining(axes[0], trace)
+    _rates(axes[1], trace)
+    _expected_downtime(axes[2], trace)
+    if throttled and len(axes) > 3:
+        _throttle(axes[3], trace)
+    for ax in axes:
+        _shade_phases(ax, trace)
+        ax.grid(visible=True, axis="y", alpha=0.3)
+    _mark(axes[0], trace, named=True)
+    for ax in axes[1:]:
+        _mark(ax, trace, named=False)
+    axes[-1].set_xlabel("time since the job began (s)")
+    axes[-1].set_xlim(0, max(trace.t_s[trace.active].max() * 1.02, 0.1))
+    return list(axes)
+
+
+def _title(trace: Trace) -> str:
+    beside = {"imported": " (imported)", "simulated": " (SIMULATED)"}.get(trace.meta.provenance, "")
+    return f"{trace.name}{beside}: {trace.meta.end.outcome}"
+
+
+def _remaining(ax: Axes, trace: Trace) -> None:
+    chosen = trace.active
+    t = trace.t_s[chosen]
+    memory = np.nan_to_num(trace.column("memory_remaining_bytes")[chosen]) / MIB
+    disk = np.nan_to_num(trace.column("disk_remaining_bytes")[chosen]) / MIB
+    ax.fill_between(t, memory, color=SKY, alpha=0.6, label="memory", lw=0)
+    if disk.any():
+        ax.fill_between(t, memory, memory + disk, color=ORANGE, alpha=0.6, label="disk", hatch="//", lw=0)
+    ax.plot(t, memory + disk, color=BLUE, lw=1.2)
+    ax.set_ylabel("remaining (MiB)")
+    ax.set_ylim(0, max((memory + disk).max() * 1.18, 1))
+    ax.legend(loc="upper right", fontsize=8)
+    edges = stats.iterations(trace)["start_s"]
+    ax.plot(
+        edges, np.zeros(len(edges)), "|", color=GREY, ms=9, mew=1, transform=ax.get_xaxis_transform(), clip_on=False
+    )
+
+
+def _rates(ax: Axes, trace: Trace) -> None:
+    flow = stats.rates(trace)
+    for column, label, colour, style in (
+        ("flow_bandwidth_bps", "bandwidth (data processed)", BLUE, "-"),
+        ("reported_bandwidth_bps", "bandwidth (libvirt's memory_bps)", SKY, ":"),
+        ("dirty_rate_bps", "dirty rate", RED, "--"),
+    ):
+        ax.plot(flow["t_s"], flow[column] / MIB, style, color=colour, lw=1.4, label=label)
+    ax.set_ylim(0, _headroom(flow.drop(columns="t_s").to_numpy() / MIB))
+    ax.set_ylabel("rate (MiB/s)")
+    ax.legend(loc="upper right", fontsize=8, ncols=3)
+
+
+def _headroom(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> float:
+    """A top that a single burst cannot flatten everything below it, with room for the legend."""
+    known = values[np.isfinite(values)]
+    return 1.0 if not len(known) else max(float(np.quantile(known, 0.99)) * 1.5, 1.0)
+
+
+def _expected_downtime(ax: Axes, trace: Trace) -> None:
+    chosen = trace.active
+    t, expected = trace.t_s[chosen], trace.column("downtime_ms")[chosen]
+    ax.step(t, expected, where="post", color=GREEN, lw=1.4, label="expected downtime")
+    limit = trace.meta.migration.downtime_limit_ms
+    if limit is not None:
+        ax.axhline(limit, color=RED, ls="--", lw=1, label=f"limit {limit} ms")
+    known = expected[expected > 0]
+    if len(known) and known.max() / known.min() > 20:
+        ax.set_yscale("log")
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: format_ms(value)))
+    ax.set_ylabel("expected downtime")
+    if len(known):
+        ax.margins(y=0.15)
+    ax.legend(loc="upper right", fontsize=8, ncols=2)
+
+
+def _throttle(ax: Axes, trace: Trace) -> None:
+    chosen = trace.active
+    ax.step(trace.t_s[chosen], trace.column("auto_converge_throttle_percent")[chosen], where="post", color=ORANGE)
+    ax.set_ylim(0, 100)
+    ax.set_ylabel("throttle (%)")
+
+
+def _shade_phases(ax: Axes, trace: Trace) -> None:
+    for phase in stats.phases(trace).itertuples():
+        ax.axvspan(phase.start_s, phase.end_s, color=_PHASE_SHADES[phase.phase], zorder=-1, lw=0)
+
+
+def _mark(ax: Axes, trace: Trace, *, named: bool) -> None:
+    """Vertical lines at actions and switchover; names stand at staggered heights so that they do not overlap."""
+    found = stats.marks(trace)
+    reach_s = float(trace.t_s[trace.active].max())
+    level, last_s = 0, -np.inf
+    for mark in found[found["t_s"] <= reach_s * 1.02].itertuples():
+        colour = RED if mark.kind == "action" else GREY
+        ax.axvline(mark.t_s, color=colour, ls="-." if mark.kind == "action" else ":", lw=1)
+        if not named:
+            continue
+        level = (level + 1) % 4 if mark.t_s - last_s < 0.22 * reach_s else 0
+        last_s = mark.t_s
+        side = "right" if mark.t_s > 0.6 * reach_s else "left"
+        ax.annotate(
+            mark.label, (mark.t_s, 0.97 - 0.085 * level), xycoords=("data", "axes fraction"), fontsize=8, color=colour,
+            ha=side, va="top", xytext=(-4 if side == "right" else 4, 0), textcoords="offset points",
+            bbox={"boxstyle": "round,pad=0.15", "fc": "white", "ec": "none", "alpha": 0.75},
+        )  # fmt: skip
+
+
+def downtime(traces: Iterable[Trace], *, ax: Axes | None = None) -> Axes:
+    """The guest's pause as QEMU expected it, as libvirt reported it and as the guest lived through it, a row a trace.
+
+    The grey band of a row is the gap that the heartbeat has anyway (its own 99th percentile): a heartbeat point inside
+    it tells nothing. Returns the Axes.
+    """
+    table = stats.downtimes(traces)
+    table = table[table.notna().any(axis=1)].sort_values("reported_ms", na_position="first")
+    if ax is None:
+        _, ax = plt.subplots(figsize=(8.5, 1.3 + 0.36 * len(table)), layout="constrained")
+    rows = np.arange(len(table))
+    ax.barh(
+        rows,
+        table["heartbeat_p99_gap_ms"].fillna(0),
+        left=0.5,
+        height=0.8,
+        color="#dddddd",
+        label="heartbeat's own p99 gap",
+    )
+    for column, label, marker, colour in (
+        ("expected_ms", "expected before the switchover", "<", SKY),
+        ("reported_ms", "reported by libvirt", "o", BLUE),
+        ("heartbeat_ms", "guest's heartbeat, across the switchover", "D", RED),
+        ("largest_gap_ms", "guest's heartbeat, longest gap anywhere", "x", ORANGE),
+    ):
+        ax.plot(table[column], rows, marker, color=colour, ls="none", label=label, ms=7, mew=1.5, alpha=0.9)
+    ax.set_yticks(rows, list(table.index), fontsize=8)
+    ax.set_xscale("log")
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: format_ms(value)))
+    ax.set_xlabel("guest pause")
+    ax.grid(visible=True, axis="x", alpha=0.3)
+    ax.legend(loc="lower center", bbox_to_anchor=(0.45, 1.0), fontsize=8, ncols=2)
+    return ax
+
+
+def overview(traces: Sequence[Trace], *, columns: int = 4) -> list[Axes]:
+    """Many traces small: remaining data over time, each with its own scales. Returns one Axes a trace."""
+    rows = max(1, -(-len(traces) // columns))
+    figure, grid = plt.subplots(rows, columns, figsize=(3 * columns, 1.9 * rows), layout="constrained", squeeze=False)
+    axes: list[Axes] = list(grid.flat)
+    for ax, trace in zip(axes, traces, strict=False):
+        chosen = trace.active
+        ax.fill_between(
+            trace.t_s[chosen], trace.column("data_remaining_bytes")[chosen] / MIB, color=SKY, alpha=0.7, lw=0
+        )
+        for mark in stats.marks(trace).itertuples():
+            if mark.t_s <= trace.t_s[chosen].max():
+                ax.axvline(mark.t_s, color=RED if mark.kind == "action" else GREY, ls="-.", lw=0.8)
+        ax.set_title(f"{trace.name}\n{trace.meta.end.outcome}", fontsize=8)
+        ax.set_ylim(bottom=0)
+        ax.tick_params(labelsize=7)
+    for ax in axes[len(traces) :]:
+        ax.set_axis_off()
+    figure.supxlabel("time since the job began (s)", fontsize=9)
+    figure.supylabel("remaining (MiB)", fontsize=9)
+    return axes[: len(traces)]
+
+
+def decisions(run: Replay, *, ax: Axes | None = None) -> Axes:
+    raise NotImplementedError
+
+
+assert pd is not None
