@@ -10,12 +10,10 @@ from collections.abc import Iterable, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter
 
 from migkit import stats
-from migkit.drivers.replay import Replay
 from migkit.trace import Trace
 from migkit.units import MIB, format_ms
 
@@ -76,8 +74,8 @@ def _remaining(ax: Axes, trace: Trace) -> None:
         ax.fill_between(t, memory, memory + disk, color=ORANGE, alpha=0.6, label="disk", hatch="//", lw=0)
     ax.plot(t, memory + disk, color=BLUE, lw=1.2)
     ax.set_ylabel("remaining (MiB)")
-    ax.set_ylim(0, max((memory + disk).max() * 1.18, 1))
-    ax.legend(loc="upper right", fontsize=8)
+    ax.set_ylim(0, max((memory + disk).max() * 1.12, 1))
+    _legend(ax)
     edges = stats.iterations(trace)["start_s"]
     ax.plot(
         edges, np.zeros(len(edges)), "|", color=GREY, ms=9, mew=1, transform=ax.get_xaxis_transform(), clip_on=False
@@ -94,13 +92,18 @@ def _rates(ax: Axes, trace: Trace) -> None:
         ax.plot(flow["t_s"], flow[column] / MIB, style, color=colour, lw=1.4, label=label)
     ax.set_ylim(0, _headroom(flow.drop(columns="t_s").to_numpy() / MIB))
     ax.set_ylabel("rate (MiB/s)")
-    ax.legend(loc="upper right", fontsize=8, ncols=3)
+    _legend(ax)
+
+
+def _legend(ax: Axes) -> None:
+    """Above the panel, where it covers no curve and no name."""
+    ax.legend(loc="lower right", bbox_to_anchor=(1.01, 0.96), fontsize=8, ncols=4, frameon=False)
 
 
 def _headroom(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> float:
     """A top that a single burst cannot flatten everything below it, with room for the legend."""
     known = values[np.isfinite(values)]
-    return 1.0 if not len(known) else max(float(np.quantile(known, 0.99)) * 1.5, 1.0)
+    return 1.0 if not len(known) else max(float(np.quantile(known, 0.99)) * 1.2, 1.0)
 
 
 def _expected_downtime(ax: Axes, trace: Trace) -> None:
@@ -117,7 +120,7 @@ def _expected_downtime(ax: Axes, trace: Trace) -> None:
     ax.set_ylabel("expected downtime")
     if len(known):
         ax.margins(y=0.15)
-    ax.legend(loc="upper right", fontsize=8, ncols=2)
+    _legend(ax)
 
 
 def _throttle(ax: Axes, trace: Trace) -> None:
@@ -208,10 +211,3 @@ def overview(traces: Sequence[Trace], *, columns: int = 4) -> list[Axes]:
     figure.supxlabel("time since the job began (s)", fontsize=9)
     figure.supylabel("remaining (MiB)", fontsize=9)
     return axes[: len(traces)]
-
-
-def decisions(run: Replay, *, ax: Axes | None = None) -> Axes:
-    raise NotImplementedError
-
-
-assert pd is not None

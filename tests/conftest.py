@@ -6,10 +6,13 @@ from pathlib import Path
 
 import matplotlib as mpl
 import pytest
+from hypothesis import settings
 
 import migkit as mk
 
 mpl.use("agg")
+settings.register_profile("migkit", deadline=None, max_examples=50, database=None)
+settings.load_profile("migkit")
 TRACES = Path(__file__).parents[1] / "data" / "traces"
 
 
