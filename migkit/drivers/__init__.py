@@ -1,0 +1,1 @@
+"""What feeds a policy: recorded traces, and later live migrations, sweeps and models."""

@@ -1,0 +1,157 @@
+"""KubeVirt's stall detector: has the least that remained at an iteration's end stopped falling?
+
+Rules: kubevirt/kubevirt pkg/virt-launcher/virtwrap/stall-detector.go and live-migration-source.go at v1.9.0 and main
+at d923fdb815 (VEP 248). Byte counts and times of its window are unsigned 64-bit numbers, as everywhere in
+`migkit.policies` kept by their bits.
+"""
+
+from __future__ import annotations
+
+from migkit.policies.base import (
+    CANCEL,
+    NO_BANDWIDTH,
+    NONE,
+    NOT_COMPLETABLE,
+    PAUSED,
+    POST_COPY,
+    QEMU_LARGEST_DOWNTIME_MS,
+    SET_MAX_DOWNTIME,
+    STALL_ABORT,
+    STALL_HARD,
+    STALL_POST_COPY,
+    STALL_SOFT,
+    START_POST_COPY,
+    TIMEOUT,
+    Lists,
+    Options,
+    PlainState,
+)
+from migkit.policies.integers import below, float_to_signed, float_to_unsigned, unsigned_to_float, wrap
+
+_LARGEST_ESTIMATE_MS = 4294967295
+
+
+def smoothed(ewma_bps: float, bps: int, alpha: float) -> float:
+    """The next exponentially weighted bandwidth; the first value is taken as it is."""
+    latest = unsigned_to_float(bps)
+    return latest if ewma_bps == 0 else alpha * latest + (1 - alpha) * ewma_bps
+
+
+def estimate_ms(remaining: int, ewma_bps: float) -> int:
+    """How long sending what remains would take, in ms of an unsigned 32-bit number; 0 while no bandwidth is known."""
+    if ewma_bps == 0:
+        return 0
+    value = unsigned_to_float(remaining) / (ewma_bps / 1000)
+    return _LARGEST_ESTIMATE_MS if value > _LARGEST_ESTIMATE_MS else float_to_signed(value) & _LARGEST_ESTIMATE_MS
+
+
+def process(s: PlainState, lists: Lists, options: Options) -> bool:
+    """Takes in the boundary in the state's record; whether the migration is stalled."""
+    if s.ewma_bps == 0 or s.switched:
+        return False
+    age_out(s, lists, options.window_ms)
+    insert(s, lists)
+    if s.stalled:
+        relax(s, lists, options.decay)
+        return True
+    if not outside_set(s):
+        return False
+    threshold = float_to_unsigned(unsigned_to_float(s.outside_remaining) * (1 - options.margin))
+    if below(s.record_remaining, threshold):
+        return False
+    s.stalled, s.best, s.history = 1, s.outside_remaining, 0
+    if s.candidates > 0 and below(lists.remaining[s.candidates - 1], s.best):
+        s.best = lists.remaining[s.candidates - 1]
+    s.patience_ms = options.window_ms
+    s.relax_deadline_ms = wrap(s.record_elapsed_ms + s.patience_ms)
+    return True
+
+
+def outside_set(s: PlainState) -> bool:
+    """A record of three zeros counts as none."""
+    return s.outside_remaining != 0 or s.outside_elapsed_ms != 0 or s.outside_iteration != 0
+
+
+def age_out(s: PlainState, lists: Lists, window_ms: int) -> None:
+    """Moves what has left the window into the minimum outside of it. An elapsed time that went back wraps to huge."""
+    gone = 0
+    while gone < s.candidates and not below(wrap(s.record_elapsed_ms - lists.elapsed_ms[gone]), window_ms):
+        if not outside_set(s) or below(lists.remaining[gone], s.outside_remaining):
+            s.outside_remaining, s.outside_elapsed_ms = lists.remaining[gone], lists.elapsed_ms[gone]
+            s.outside_iteration = lists.iteration[gone]
+        gone += 1
+    if gone > 0:
+        s.candidates -= gone
+        for i in range(s.candidates):
+            lists.remaining[i], lists.elapsed_ms[i] = lists.remaining[i + gone], lists.elapsed_ms[i + gone]
+            lists.iteration[i] = lists.iteration[i + gone]
+
+
+def insert(s: PlainState, lists: Lists) -> None:
+    """Keeps the boundary if it may become the minimum: the candidates fall strictly."""
+    if outside_set(s) and below(s.outside_remaining, s.record_remaining):
+        return
+    last = s.candidates
+    if last > 0 and not below(s.record_remaining, lists.remaining[last - 1]):
+        return
+    lists.remaining[last], lists.elapsed_ms[last] = s.record_remaining, s.record_elapsed_ms
+    lists.iteration[last] = s.record_iteration
+    s.candidates += 1
+
+
+def relax(s: PlainState, lists: Lists, decay: float) -> None:
+    """After a patience window the best that was waited for becomes the smallest remaining seen since, and that is used
+    up; patience shrinks."""
+    lists.history[s.history] = s.record_remaining
+    s.history += 1
+    if below(s.record_elapsed_ms, s.relax_deadline_ms):
+        return
+    smallest = 0
+    for i in range(1, s.history):
+        if below(lists.history[i], lists.history[smallest]):
+            smallest = i
+    s.best = lists.history[smallest]
+    s.history -= 1
+    lists.history[smallest] = lists.history[s.history]
+    s.patience_ms = float_to_unsigned(unsigned_to_float(s.patience_ms) * decay)
+    s.relax_deadline_ms = wrap(s.record_elapsed_ms + s.patience_ms)
+
+
+def decide(s: PlainState, options: Options, elapsed_s: int, estimate: int) -> tuple[int, int, int]:
+    """What to do about a stall: (action, argument, reason). Without a completion deadline: nothing, ever."""
+    target = float_to_unsigned(unsigned_to_float(s.best) * (1 + options.margin))
+    if options.search_minima and below(target, s.record_remaining):
+        return NONE, 0, 0
+    if s.ewma_bps == 0 or not completable(s.acceptable_s, options.completion_factor, elapsed_s, estimate):
+        return NONE, 0, 0
+    if options.allow_workload_disruption and options.allow_post_copy and not options.has_vfio:
+        return START_POST_COPY, 0, STALL_POST_COPY
+    if options.allow_workload_disruption:
+        return SET_MAX_DOWNTIME, QEMU_LARGEST_DOWNTIME_MS, STALL_HARD
+    limit_ms = unsigned_to_float(options.max_downtime_ms)
+    if estimate <= limit_ms or estimate <= limit_ms * options.precopy_factor:
+        return SET_MAX_DOWNTIME, options.max_downtime_ms, STALL_SOFT
+    return CANCEL, 0, STALL_ABORT
+
+
+def completable(acceptable_s: int, factor: float, elapsed_s: int, estimate: int) -> bool:
+    """Whether what remains can be sent before the (extended) completion deadline."""
+    deadline_s = float_to_signed(float(acceptable_s) * factor)
+    return estimate <= wrap(wrap(deadline_s - elapsed_s) * 1000)
+
+
+def overdue(s: PlainState, options: Options, elapsed_s: int, estimate: int) -> tuple[int, int]:
+    """What to do about the completion deadline: (action, reason)."""
+    deadline_s = s.acceptable_s if s.mode == PAUSED else s.switch_deadline_s
+    if s.acceptable_s == 0 or elapsed_s <= deadline_s or s.mode == POST_COPY:
+        return NONE, 0
+    if s.ewma_bps == 0:
+        return CANCEL, NO_BANDWIDTH
+    if s.switched:
+        return CANCEL, TIMEOUT
+    in_time = completable(s.acceptable_s, options.completion_factor, elapsed_s, estimate)
+    if options.allow_post_copy and not options.has_vfio and in_time:
+        return START_POST_COPY, TIMEOUT
+    if options.allow_workload_disruption and in_time:
+        return SET_MAX_DOWNTIME, TIMEOUT
+    return CANCEL, (TIMEOUT if in_time else NOT_COMPLETABLE)
