@@ -43,3 +43,8 @@ $(VENV)/.dev: pyproject.toml $(VENV)/.venv
 
 clean:
 	rm -rf $(VENV) $(OUT) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+.PHONY: data
+data: $(VENV)/.core ## the pages of data/ from the traces' metadata
+	$(BIN)/migkit info data/traces --card > data/README.md
+	$(BIN)/migkit info --columns > data/GLOSSARY.md

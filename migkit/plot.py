@@ -6,14 +6,18 @@ by line style and marker too.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
 from migkit import stats
+from migkit.drivers.replay import Replay
 from migkit.trace import Trace
 from migkit.units import MIB, format_ms
 
@@ -57,6 +61,11 @@ def convergence(trace: Trace, *, axes: Sequence[Axes] | None = None) -> list[Axe
     axes[-1].set_xlabel("time since the job began (s)")
     axes[-1].set_xlim(0, max(trace.t_s[trace.active].max() * 1.02, 0.1))
     return list(axes)
+
+
+def _rows(table: pd.DataFrame) -> Iterator[Any]:
+    """Its rows, by the names of the columns."""
+    return table.itertuples()
 
 
 def _title(trace: Trace) -> str:
@@ -131,7 +140,7 @@ def _throttle(ax: Axes, trace: Trace) -> None:
 
 
 def _shade_phases(ax: Axes, trace: Trace) -> None:
-    for phase in stats.phases(trace).itertuples():
+    for phase in _rows(stats.phases(trace)):
         ax.axvspan(phase.start_s, phase.end_s, color=_PHASE_SHADES[phase.phase], zorder=-1, lw=0)
 
 
@@ -140,7 +149,7 @@ def _mark(ax: Axes, trace: Trace, *, named: bool) -> None:
     found = stats.marks(trace)
     reach_s = float(trace.t_s[trace.active].max())
     level, last_s = 0, -np.inf
-    for mark in found[found["t_s"] <= reach_s * 1.02].itertuples():
+    for mark in _rows(found[found["t_s"] <= reach_s * 1.02]):
         colour = RED if mark.kind == "action" else GREY
         ax.axvline(mark.t_s, color=colour, ls="-." if mark.kind == "action" else ":", lw=1)
         if not named:
@@ -200,7 +209,7 @@ def overview(traces: Sequence[Trace], *, columns: int = 4) -> list[Axes]:
         ax.fill_between(
             trace.t_s[chosen], trace.column("data_remaining_bytes")[chosen] / MIB, color=SKY, alpha=0.7, lw=0
         )
-        for mark in stats.marks(trace).itertuples():
+        for mark in _rows(stats.marks(trace)):
             if mark.t_s <= trace.t_s[chosen].max():
                 ax.axvline(mark.t_s, color=RED if mark.kind == "action" else GREY, ls="-.", lw=0.8)
         ax.set_title(f"{trace.name}\n{trace.meta.end.outcome}", fontsize=8)
@@ -211,3 +220,76 @@ def overview(traces: Sequence[Trace], *, columns: int = 4) -> list[Axes]:
     figure.supxlabel("time since the job began (s)", fontsize=9)
     figure.supylabel("remaining (MiB)", fontsize=9)
     return axes[: len(traces)]
+
+
+_ACTION_MARKS = {
+    "start_post_copy": ("v", GREEN),
+    "suspend": ("s", ORANGE),
+    "set_max_downtime": ("^", BLUE),
+    "abort": ("X", RED),
+}
+
+
+def decisions(runs: Sequence[Replay], *, labels: Sequence[str] = (), axes: Sequence[Axes] | None = None) -> list[Axes]:
+    """What policies would have done to one trace: remaining data above, a lane a policy below.
+
+    A lane is drawn in full up to where the replay leaves what was really done, and dotted from there on; hollow marks
+    are unknowable. A bar through a mark is the spread over the phases of the monitor's timer; a small tick in the lane
+    is its completion deadline.
+
+    Parameters: `runs`, replays of the same trace; `labels`, a name each (default: the policies'); `axes`, two of them.
+    Returns the two Axes.
+    """
+    trace = runs[0].trace
+    names = list(labels) or [run.policy.name for run in runs]
+    if axes is None:
+        figure, made = plt.subplots(
+            2, 1, sharex=True, figsize=(9, 3.4 + 0.42 * len(runs)), layout="constrained",
+            height_ratios=[2.4, 0.6 + 0.42 * len(runs)],
+        )  # fmt: skip
+        figure.suptitle(f"{_title(trace)}; what policies would have done", fontsize=11)
+        axes = list(made)
+    top, lanes = axes
+    _remaining(top, trace)
+    _shade_phases(top, trace)
+    _mark(top, trace, named=True)
+    end_s = float(trace.t_s[trace.active].max())
+    for place, run in enumerate(runs):
+        _lane(lanes, run, -place, end_s)
+    lanes.set_yticks([-place for place in range(len(runs))], names, fontsize=9)
+    lanes.set_ylim(-len(runs) + 0.4, 0.6)
+    lanes.set_xlabel("time since the job began (s)")
+    lanes.set_xlim(0, max(end_s * 1.02, 0.1))
+    _lane_legend(lanes, runs)
+    return [top, lanes]
+
+
+def _lane(ax: Axes, run: Replay, y: int, end_s: float) -> None:
+    leaves_s = end_s if run.divergence_s is None else min(run.divergence_s, end_s)
+    ax.plot([0, leaves_s], [y, y], color=GREY, lw=1.5, zorder=1)
+    ax.plot([leaves_s, end_s], [y, y], color=GREY, lw=1, ls=":", zorder=1)
+    if 0 < run.deadline_s <= end_s:
+        ax.plot([run.deadline_s], [y], "|", color="black", ms=14, mew=1, zorder=2)
+    for decision in _rows(run.decisions):
+        marker, colour = _ACTION_MARKS[str(decision.action)]
+        sure = decision.basis in ("observed", "bounded")
+        ax.plot([decision.earliest_s, decision.latest_s], [y, y], color=colour, lw=4, alpha=0.35, zorder=2)
+        ax.plot(
+            decision.t_s, y, marker, color=colour, ms=8, mew=1.3, zorder=3, ls="none",
+            mfc=colour if sure else "white",
+        )  # fmt: skip
+
+
+def _lane_legend(ax: Axes, runs: Sequence[Replay]) -> None:
+    seen = {str(action) for run in runs for action in run.decisions["action"]}
+    handles = [
+        Line2D([], [], marker=marker, color=colour, ls="none", ms=7, label=action.replace("_", " "))
+        for action, (marker, colour) in _ACTION_MARKS.items()
+        if action in seen
+    ]
+    handles.append(Line2D([], [], marker="|", color="black", ls="none", ms=10, label="completion deadline"))
+    if any(run.divergence_s is not None for run in runs):
+        handles.append(Line2D([], [], color=GREY, ls=":", label="not what really happened any more"))
+    figure = ax.get_figure(root=True)
+    assert figure is not None
+    figure.legend(handles=handles, loc="outside lower center", fontsize=8, ncols=4, frameon=False)

@@ -21,6 +21,7 @@ POLL_NS = 400 * NS_PER_MS
 PHASES = 8
 # An event without a sample of its own is read from the sample after it, as a monitor would have, if it came so soon.
 EVENT_SAMPLE_NS = 100 * NS_PER_MS
+NO_SAMPLE_NS = np.iinfo(np.int64).max
 
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
@@ -34,6 +35,7 @@ class Schedule:
         t_ns: shape (wakes,), ns since the monitor's start.
         event: shape (wakes,), whether an iteration event woke the monitor.
         row: shape (wakes,), the trace's row that the wake reads, -1 where there was nothing to read.
+        age_ns: shape (wakes,), how old that row was, the largest number where there was none.
         phase_ms: how far the first poll lies behind the job's start.
         recorded: whether these are wakes that a real monitor recorded.
     """
@@ -41,6 +43,7 @@ class Schedule:
     t_ns: Ints
     event: Bools
     row: Ints
+    age_ns: Ints
     phase_ms: float
     recorded: bool = False
 
@@ -70,6 +73,7 @@ def _recorded(trace: Trace) -> Schedule | None:
         t_ns=t_ns,
         event=samples["event_iteration"].notna().to_numpy(dtype=bool),
         row=np.where(answered, rows, -1),
+        age_ns=np.where(answered, 0, NO_SAMPLE_NS),
         phase_ms=float(t_ns[0]) / NS_PER_MS,
         recorded=True,
     )
@@ -120,10 +124,14 @@ def _schedule(trace: Trace, reading: _Reading, first_ns: int, *, events: bool) -
             t_ns = due_ns
             found.append((t_ns, False, reading.at(t_ns)))
         due_ns = t_ns + POLL_NS
+    t_all: Ints = np.array([f[0] for f in found], dtype=np.int64)
+    row = np.array([f[2] for f in found], dtype=np.int64)
+    read_ns = trace.samples["mono_ns"].to_numpy(dtype=np.int64)[row] - trace.t0_ns
     return Schedule(
-        t_ns=np.array([f[0] for f in found], dtype=np.int64),
+        t_ns=t_all,
         event=np.array([f[1] for f in found], dtype=bool),
-        row=np.array([f[2] for f in found], dtype=np.int64),
+        row=row,
+        age_ns=np.where(row >= 0, np.maximum(t_all - read_ns, 0), NO_SAMPLE_NS),
         phase_ms=first_ns / NS_PER_MS,
     )
 

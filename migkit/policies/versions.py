@@ -247,8 +247,9 @@ def _checked_factor(name: str, option: Option, value: Any, *, admission: bool) -
     if not admission:
         return str(value)
     low, high = option.lowest, option.highest
-    too_low = low is not None and (number < low or (option.above and number == low))
-    if not number.is_finite() or too_low or (high is not None and number > high):
+    finite = number.is_finite()
+    too_low = finite and low is not None and (number < low or (option.above and number == low))
+    if not finite or too_low or (high is not None and number > high):
         opening = "above " if option.above else "at least "
         raise UsageError(f"option {name!r}: {value} is out of range; must be {opening}{low}"
                          + (f", at most {high}" if high is not None else ""))  # fmt: skip

@@ -1,0 +1,97 @@
+"""`migkit replay`: what a policy would have done to recorded migrations."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import TYPE_CHECKING, SupportsInt
+
+from migkit.cli.policies import parse_policy
+from migkit.errors import UsageError
+from migkit.units import format_ms, format_s
+
+if TYPE_CHECKING:
+    from migkit.drivers.replay import Replay
+
+
+def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Adds the verb to the parser."""
+    parser = verbs.add_parser("replay", help="say what a policy would have done", description=__doc__)
+    parser.add_argument("traces", nargs="+", metavar="TRACE", help="a trace, or a folder of them")
+    add_policy_options(parser)
+    parser.add_argument("--json", action="store_true", help="one JSON object a trace, a line each")
+    parser.set_defaults(handler=run)
+
+
+def add_policy_options(parser: argparse.ArgumentParser) -> None:
+    """--policy and what goes with it."""
+    parser.add_argument(
+        "--policy", action="append", default=[], metavar="[LABEL=]NAME[,OPTION=VALUE...]",
+        help="e.g. kubevirt-1.8, or tight=kubevirt-1.8,progress_timeout=5; may be given several times",
+    )  # fmt: skip
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="OPTION=VALUE", help="an option for every policy given"
+    )
+    parser.add_argument(
+        "--data-size-gb", type=int, metavar="N",
+        help="the size behind the completion deadline (default: from the trace's metadata)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--fail", action="append", default=[], metavar="CALL=N[,N...]",
+        help="let the N-th of a libvirt call's uses fail (all: every one), e.g. MigrateStartPostCopy=1",
+    )  # fmt: skip
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Prints what each policy would have done to each trace."""
+    if not arguments.policy:
+        raise UsageError("replay needs --policy, e.g. --policy kubevirt-1.8")
+    policies = [parse_policy(text, arguments.set) for text in arguments.policy]
+    from migkit.dataset import open_dataset
+    from migkit.drivers.replay import parse_failures, replay
+
+    failures = parse_failures(arguments.fail)
+    for index, trace in enumerate(open_dataset(*arguments.traces)):
+        for label, policy in policies:
+            found = replay(trace, policy, failures=failures, data_size_gb=arguments.data_size_gb)
+            if arguments.json:
+                print(json.dumps({"label": label, **json.loads(found.to_json())}))
+            else:
+                print(("\n" if index or label != policies[0][0] else "") + told(label, found))
+    return 0
+
+
+def told(label: str, found: Replay) -> str:
+    """A replay as text: a head, a line a decision, the divergence."""
+    trace, policy = found.trace, found.policy
+    deadline = f"{found.deadline_s} s ({found.data_size_gb} GB)" if found.deadline_s else "none"
+    name = label if label == policy.name else f"{label} = {policy}"
+    head = (
+        f"{trace.name} ({trace.meta.provenance}, {trace.meta.end.outcome}) under {name}; completion deadline {deadline}"
+    )
+    lines = [head, *(f"  {_line(row)}" for row in found.decisions.head(_SHOWN).itertuples())]
+    if found.decisions.empty:
+        lines.append("  does nothing")
+    if len(found.decisions) > _SHOWN:
+        lines.append(f"  and {len(found.decisions) - _SHOWN} more (--json has them all)")
+    if found.divergence_s is not None:
+        lines.append(f"  leaves what was really done at {format_s(found.divergence_s)}: unknowable from there on")
+    return "\n".join(lines)
+
+
+_SHOWN = 12
+
+
+def _line(row: object) -> str:
+    get = row.__getattribute__
+    spread = get("latest_s") - get("earliest_s")
+    when = f"{get('t_s'):.1f} s" + (f" ({get('earliest_s'):.1f} to {get('latest_s'):.1f})" if spread > 0.05 else "")
+    failed = "" if get("succeeded") else " (fails)"
+    what = action_text(get("action"), get("argument")) + failed
+    return f"{when}  {what}  {get('reason')} [{get('basis')}]: {get('evidence')}"
+
+
+def action_text(action: str, argument: object) -> str:
+    """An action as it is read: `set max downtime 300 ms`."""
+    words = action.replace("_", " ").replace("post copy", "post-copy")
+    return f"{words} {format_ms(int(argument))}" if isinstance(argument, SupportsInt) else words

@@ -1,0 +1,328 @@
+"""Runs a decision rule over a recorded trace: what it would have done, when, and how sure that is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from migkit.drivers.evidence import INTERNAL_COLUMNS, evidence, internals
+from migkit.drivers.monitor import ACTIONS, Monitor
+from migkit.drivers.schedule import PHASES, POLL_NS, Schedule, schedules
+from migkit.errors import MigkitError, UsageError, unknown
+from migkit.policies import base
+from migkit.policies.base import Options, Wakes
+from migkit.policies.size import data_size_gb as size_of
+from migkit.policies.versions import Policy
+from migkit.trace import Trace
+from migkit.units import NS_PER_MS, NS_PER_S
+
+DECISION_COLUMNS = (
+    "t_s", "earliest_s", "latest_s", "phases", "action", "argument", "succeeded", "reason", "basis", "evidence",
+)  # fmt: skip
+
+# A recorded action is the same as a replayed one when they are no further apart than a wake and a recorder's delay.
+_SAME_NS = 1 * NS_PER_S
+_QEMU_DEFAULT_DOWNTIME_MS = base.QEMU_DEFAULT_DOWNTIME_MS
+_STATE_RUNNING, _STATE_PAUSED, _PAUSED_FOR_MIGRATION = 1, 3, 2
+_LIFECYCLE_SUSPENDED, _LIFECYCLE_RESUMED, _SUSPENDED_MIGRATED = 3, 4, 1
+
+Decision = tuple[int, str, int | None, bool, str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replay:
+    """What a policy would have done to a recorded migration.
+
+    Attributes:
+        decisions: one row a decision in time order: `t_s` (since the job began, at the first phase), `earliest_s` and
+            `latest_s` over the phases of the monitor's timer, `phases` (how many of them decide it), `action`,
+            `argument` (ms), `succeeded`, `reason`, `basis` (observed, bounded, modelled, unknowable), `evidence`.
+        internals: the monitor's values after each wake of the first phase (`evidence.INTERNAL_COLUMNS`).
+        divergence_s: when the replay first leaves what was really done; None when it never does.
+        result: how the monitor ended, or "running" when the recording ends first.
+        deadline_s: the completion deadline, 0 for none; `data_size_gb`, the size behind it.
+    """
+
+    trace: Trace
+    policy: Policy
+    decisions: pd.DataFrame
+    internals: pd.DataFrame
+    divergence_s: float | None
+    result: str
+    deadline_s: int
+    data_size_gb: int
+    wakes_recorded: bool
+
+    def to_json(self) -> str:
+        """Everything but the internals, as one JSON object."""
+        rows = json.loads(self.decisions.to_json(orient="records", double_precision=3))
+        known = {
+            "trace": self.trace.name,
+            "provenance": self.trace.meta.provenance,
+            "outcome": self.trace.meta.end.outcome,
+            "policy": self.policy.name,
+            "options": dict(self.policy.options),
+            "data_size_gb": self.data_size_gb,
+            "deadline_s": self.deadline_s,
+            "wakes": "recorded" if self.wakes_recorded else f"rebuilt at {PHASES} phases of {POLL_NS // NS_PER_MS} ms",
+            "result": self.result,
+            "divergence_s": None if self.divergence_s is None else round(self.divergence_s, 3),
+            "decisions": rows,
+        }
+        return json.dumps(known)
+
+    def __repr__(self) -> str:
+        first = "nothing" if self.decisions.empty else f"{self.decisions['action'].iloc[0]} first"
+        return f"<Replay of {self.trace.name or 'a trace'} under {self.policy.name}: {first}>"
+
+
+def replay(
+    trace: Trace,
+    policy: Policy,
+    *,
+    failures: Mapping[str, Sequence[int]] | None = None,
+    data_size_gb: int | None = None,
+    has_vfio: bool | None = None,
+    compiled_form: bool = False,
+) -> Replay:
+    """Reruns a policy over a trace at 8 phases of the monitor's 400 ms (or at the wakes that the trace recorded).
+
+    Parameters: `failures`, libvirt call name -> which of its calls fail, counted from 1, 0 for every one;
+    `data_size_gb` and `has_vfio`, where the trace does not know them or other ones are meant; `compiled_form` runs the
+    rules compiled by numba. A call succeeds unless `failures` or the trace's own record of it says otherwise.
+    Raises MigkitError when the trace holds no running migration or nobody knows the data size.
+
+    >>> import migkit as mk
+    >>> trace = mk.load("data/traces/noconverge_abort.parquet")
+    >>> run = mk.replay(trace, mk.kubevirt("1.8", completion_timeout_per_gib=10))
+    >>> run.decisions[["action", "reason"]].values.tolist()
+    [['abort', 'timeout']]
+    """
+    for name in failures or {}:
+        if name not in (*ACTIONS, "GetJobInfo", "DomainEventMigrationIterationRegister"):
+            raise unknown("libvirt call", name, [*ACTIONS, "GetJobInfo"])
+    size = _data_size(trace, policy) if data_size_gb is None else data_size_gb
+    vfio = bool(trace.meta.domain.has_vfio) if has_vfio is None else has_vfio
+    options = policy.computed(data_size_gb=size, has_vfio=vfio)
+    plans = schedules(trace, events=policy.hears_iterations)
+    lives = [
+        _Life(trace, policy, options, plan, failures or {}, compiled_form, watched=index == 0)
+        for index, plan in enumerate(plans)
+    ]
+    divergence_ns = _divergence_ns(trace, lives)
+    return Replay(
+        trace=trace,
+        policy=policy,
+        decisions=_decisions(lives, divergence_ns, _freshness_ns(trace)),
+        internals=lives[0].internals(),
+        divergence_s=None if divergence_ns is None else divergence_ns / NS_PER_S,
+        result=lives[0].result(),
+        deadline_s=options.acceptable_s,
+        data_size_gb=size,
+        wakes_recorded=plans[0].recorded,
+    )
+
+
+def _data_size(trace: Trace, policy: Policy) -> int:
+    """From the guest's memory and, where the version counts them and the migration copied disks, their size."""
+    memory = trace.meta.domain.memory_bytes
+    if memory is None:
+        raise MigkitError(f"{trace.name or 'trace'}: the guest's memory is unknown; pass data_size_gb (--data-size-gb)")
+    disks = trace.column("disk_total_bytes")
+    copied = int(np.nanmax(disks)) if policy.counts_migrated_volumes and np.isfinite(disks).any() else 0
+    return size_of(memory=memory, migrated_bytes=[copied])
+
+
+class _Life:
+    """One monitor over one schedule: a hypervisor that answers from the record."""
+
+    def __init__(
+        self, trace: Trace, policy: Policy, options: Options, plan: Schedule, failures: Mapping[str, Sequence[int]],
+        compiled_form: bool, *, watched: bool,
+    ) -> None:  # fmt: skip
+        self.plan, self.failures, self.done = plan, failures, _recorded_actions(trace)
+        self.wakes = _wakes(trace, plan)
+        self.counts: dict[str, int] = {}
+        self.evidence: list[str] = []
+        self.snapshots: list[dict[str, Any]] = []
+        self.monitor = Monitor(policy.family, options, self, room=int(plan.event.sum()), compiled_form=compiled_form)
+        wakes = self.wakes if compiled_form else Wakes(*(column.tolist() for column in self.wakes))
+        row, count = 0, len(plan.t_ns)
+        while row < count and not self.monitor.finished:
+            end = row + 1 if watched else count
+            self.monitor.run(wakes, row, end)
+            row = end
+            if watched:
+                self.snapshots.append(internals(self.monitor, int(plan.t_ns[row - 1])))
+
+    def call(self, row: int, name: str, argument: int | None) -> bool:
+        """Scripted, else as it was recorded, else it succeeds."""
+        self.counts[name] = count = self.counts.get(name, 0) + 1
+        if row >= 0:
+            self.evidence.append(evidence(self.monitor, int(self.plan.t_ns[row])))
+        numbers = self.failures.get(name, ())
+        if 0 in numbers or count in numbers:
+            return False
+        t_ns = int(self.plan.t_ns[max(row, 0)])
+        same = [ok for at, what, _, ok in self.done if what == ACTIONS.get(name) and abs(at - t_ns) <= _SAME_NS]
+        return same[0] if same else True
+
+    def job_type(self, row: int) -> int | None:
+        """What GetJobInfo tells at this wake."""
+        self.counts["GetJobInfo"] = count = self.counts.get("GetJobInfo", 0) + 1
+        numbers = self.failures.get("GetJobInfo", ())
+        if 0 in numbers or count in numbers:
+            return None
+        return int(self.wakes.job_type[row]) if self.wakes.stats[row] else base.JOB_TYPE_ACTIVE
+
+    def decisions(self) -> list[Decision]:
+        """(ns since the job began, action, argument, succeeded, reason, evidence), in order."""
+        return [
+            (int(self.plan.t_ns[c.row]), ACTIONS[c.name], c.argument, c.succeeded, c.reason, said)
+            for c, said in zip(self.monitor.calls, self.evidence, strict=True)
+        ]
+
+    def sample_age_ns(self, t_ns: int) -> int:
+        """How old the sample was that the wake at `t_ns` read; huge where it read none."""
+        row = int(np.searchsorted(self.plan.t_ns, t_ns, side="left"))
+        return int(self.plan.age_ns[row])
+
+    def internals(self) -> pd.DataFrame:
+        """The watched values, a row a wake."""
+        return pd.DataFrame(self.snapshots, columns=list(INTERNAL_COLUMNS))
+
+    def result(self) -> str:
+        """How it ended for this monitor."""
+        result = self.monitor.result
+        if result.ended:
+            return f"failed: {result.reason}" if result.failed else "succeeded"
+        return "running"
+
+
+def _wakes(trace: Trace, plan: Schedule) -> Wakes:
+    rows, samples = plan.row, trace.samples
+    read = rows >= 0
+    places = np.where(read, rows, 0)
+
+    def number(name: str) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+        column = samples[name].iloc[places]
+        there = column.notna().to_numpy(dtype=bool) & read
+        dtype = np.uint64 if column.dtype == "UInt64" else np.int64
+        values = column.to_numpy(dtype=dtype, na_value=0).astype(np.int64, copy=False).copy()
+        values[~there] = 0
+        return values, there
+
+    job_type, has_type = number("job_type")
+    columns: list[Any] = [plan.t_ns, plan.event, has_type, job_type]
+    for name in ("data_remaining_bytes", "time_elapsed_ms", "memory_iteration", "memory_bps"):
+        columns += number(name)
+    columns += [_domain_codes(trace, plan.t_ns), np.zeros(len(rows), dtype=bool)]
+    return Wakes(*columns)
+
+
+def _domain_codes(trace: Trace, t_ns: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """What GetState would have told: the last state seen, told by an event, or running as guests do before that."""
+    at, codes = [np.iinfo(np.int64).min], [base.DOMAIN_RUNNING]
+    mono = trace.samples["mono_ns"].to_numpy(dtype=np.int64) - trace.t0_ns
+    columns = ("domain_state", "domain_reason", "lifecycle_event", "lifecycle_detail")
+    state, reason, event, detail = (trace.samples[name].fillna(-1).to_numpy(dtype=np.int64) for name in columns)
+    for i in np.flatnonzero((state >= 0) | np.isin(event, (_LIFECYCLE_SUSPENDED, _LIFECYCLE_RESUMED))):
+        if state[i] >= 0:
+            paused = state[i] == _STATE_PAUSED and reason[i] == _PAUSED_FOR_MIGRATION
+            running = state[i] == _STATE_RUNNING
+        else:
+            paused = event[i] == _LIFECYCLE_SUSPENDED and detail[i] == _SUSPENDED_MIGRATED
+            running = event[i] == _LIFECYCLE_RESUMED
+        seen = base.DOMAIN_RUNNING if running else base.DOMAIN_OTHER
+        at.append(int(mono[i]))
+        codes.append(base.DOMAIN_PAUSED_FOR_MIGRATION if paused else seen)
+    return np.asarray(codes, dtype=np.int64)[np.searchsorted(at, t_ns, side="right") - 1]
+
+
+def _recorded_actions(trace: Trace) -> list[tuple[int, str, int | None, bool]]:
+    """What was really done of the kinds a monitor does: (ns since the job began, action, argument, succeeded)."""
+    chosen = trace.samples[trace.samples["action"].isin(list(ACTIONS.values()))]
+    rows: Iterator[Any] = chosen.itertuples()
+    return [
+        (
+            int(row.mono_ns) - trace.t0_ns,
+            str(row.action),
+            None if pd.isna(row.argument) else int(row.argument),
+            bool(pd.isna(row.succeeded) or row.succeeded),
+        )
+        for row in rows
+    ]
+
+
+def _divergence_ns(trace: Trace, lives: Sequence[_Life]) -> int | None:
+    """The first thing that was done here and not there, or there and not here. Setting the limit that holds anyway
+    changes nothing; neither does a call that fails."""
+    limit_ms = trace.meta.migration.downtime_limit_ms or _QEMU_DEFAULT_DOWNTIME_MS
+    real = [(t, what) for t, what, argument, ok in _recorded_actions(trace) if ok]
+    ours = [
+        (t, what)
+        for t, what, argument, ok, *_ in lives[0].decisions()
+        if ok and not (what == "set_max_downtime" and argument == limit_ms)
+    ]
+    alone = [t for t, what in ours if not _has(real, t, what)] + [t for t, what in real if not _has(ours, t, what)]
+    return min(alone, default=None)
+
+
+def _has(done: Sequence[tuple[int, str]], t_ns: int, what: str) -> bool:
+    return any(other == what and abs(at - t_ns) <= _SAME_NS for at, other in done)
+
+
+def _freshness_ns(trace: Trace) -> int:
+    """How old a sample may be before a wake that reads it is only bounded: two intervals, but at least 400 ms."""
+    interval_ms = trace.meta.cadence.interval_ms
+    if interval_ms is None:
+        t = trace.samples["mono_ns"].to_numpy(dtype=np.int64)[trace.active]
+        interval_ms = float(np.median(np.diff(t))) / NS_PER_MS if len(t) > 1 else 0.0
+    return max(int(2 * interval_ms * NS_PER_MS), POLL_NS)
+
+
+def _decisions(lives: Sequence[_Life], divergence_ns: int | None, freshness_ns: int) -> pd.DataFrame:
+    """The decisions of all phases brought together: the same action for the same reason for the n-th time is one."""
+    found: dict[tuple[str, str, int], list[tuple[int, _Life, Decision]]] = {}
+    for index, life in enumerate(lives):
+        counts: dict[tuple[str, str], int] = {}
+        for decision in life.decisions():
+            kind = (decision[1], decision[4])
+            counts[kind] = counts.get(kind, 0) + 1
+            found.setdefault((*kind, counts[kind]), []).append((index, life, decision))
+    rows = [_merged(group, len(lives), divergence_ns, freshness_ns) for group in found.values()]
+    rows.sort(key=lambda row: float(row[0]))
+    table = pd.DataFrame(rows, columns=list(DECISION_COLUMNS))
+    return table.astype({"argument": "Int64"})
+
+
+def _merged(
+    group: Sequence[tuple[int, _Life, Decision]], phases: int, divergence_ns: int | None, freshness_ns: int
+) -> tuple[Any, ...]:
+    times = [decision[0] for _, _, decision in group]
+    _, life, (t_ns, action, argument, succeeded, reason, said) = group[0]
+    basis = "observed" if len(group) == phases else "bounded"
+    if life.sample_age_ns(t_ns) > freshness_ns:
+        basis = "bounded"
+    if divergence_ns is not None and t_ns > divergence_ns:
+        basis = "unknowable"
+    spread = (t_ns / NS_PER_S, min(times) / NS_PER_S, max(times) / NS_PER_S, len(group))
+    return (*spread, action, argument, succeeded, reason, basis, said)
+
+
+def parse_failures(texts: Sequence[str]) -> dict[str, list[int]]:
+    """`MigrateStartPostCopy=1,2` (or `=all`) into the form that `replay` takes. Raises UsageError."""
+    failures: dict[str, list[int]] = {}
+    for text in texts:
+        name, _, numbers = text.partition("=")
+        try:
+            failures[name] = [0] if numbers == "all" else [int(n) for n in numbers.split(",")]
+        except ValueError:
+            raise UsageError(f"{text!r}: write a libvirt call and which of its calls fail, e.g. Suspend=1,2") from None
+    return failures

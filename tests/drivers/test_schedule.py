@@ -1,0 +1,59 @@
+"""When a monitor would have woken up, and what it would have read."""
+
+from __future__ import annotations
+
+import numpy as np
+
+import migkit as mk
+from migkit.drivers.schedule import NO_SAMPLE_NS, POLL_NS, schedules
+from migkit.meta import Cadence, End, TraceMeta
+from migkit.units import NS_PER_MS
+
+
+def poll(t_ms: int, **columns: object) -> dict[str, object]:
+    row = {"mono_ns": t_ms * NS_PER_MS, "wall_ns": 0, "source": "poll", "latency_us": 1000, "job_type": 2}
+    return row | {"time_elapsed_ms": t_ms, "data_remaining_bytes": 10} | columns
+
+
+def trace(rows: list[dict[str, object]], **meta: object) -> mk.Trace:
+    return mk.Trace.from_rows(rows, TraceMeta(end=End(outcome="lost"), **meta), "by hand")  # type: ignore[arg-type]
+
+
+def test_polls_come_400_ms_after_the_last_wake_at_eight_phases():
+    plans = schedules(trace([poll(t) for t in range(0, 2001, 100)]), events=False)
+    assert [plan.phase_ms for plan in plans] == [400, 350, 300, 250, 200, 150, 100, 50]
+    for plan in plans:
+        assert (np.diff(plan.t_ns) == POLL_NS).all()
+        assert not plan.event.any()
+
+
+def test_a_wake_reads_the_newest_sample():
+    plan = schedules(trace([poll(t) for t in (0, 90, 390, 410, 900)]), events=False)[0]
+    assert list(plan.t_ns // NS_PER_MS) == [400, 800]
+    assert list(plan.row) == [2, 3]
+    assert list(plan.age_ns // NS_PER_MS) == [10, 390]
+
+
+def test_an_iteration_event_wakes_the_monitor_and_restarts_the_timer():
+    event = poll(525, source="iteration", event_iteration=2, event_lag_us=20_000)
+    plan = schedules(trace([*(poll(t) for t in range(0, 501, 100)), event, *(poll(t) for t in range(600, 1501, 100))]),
+                     events=True)[0]  # fmt: skip
+    assert list(plan.t_ns // NS_PER_MS) == [400, 505, 905, 1305]
+    assert list(plan.event) == [False, True, False, False]
+    assert plan.row[1] == 6
+
+
+def test_a_failed_call_and_a_gap_leave_nothing_to_read():
+    rows = [poll(0), poll(100), poll(700, job_type=None, error_code=38), poll(1500), poll(2000)]
+    plan = schedules(trace(rows, cadence=Cadence(gaps=((1_550_000_000, 1_900_000_000),))), events=False)[0]
+    assert list(plan.row) == [1, -1, -1, -1, 4]
+    assert plan.age_ns[1] == NO_SAMPLE_NS
+
+
+def test_recorded_wakes_are_used_as_they_are():
+    rows = [poll(0), poll(397, source="wake"), poll(800, source="wake", event_iteration=2)]
+    plans = schedules(trace(rows), events=True)
+    assert len(plans) == 1
+    assert plans[0].recorded
+    assert list(plans[0].t_ns // NS_PER_MS) == [397, 800]
+    assert list(plans[0].event) == [False, True]
