@@ -23,6 +23,8 @@ _HOMES = {
     "open_dataset": "migkit.dataset",
     "kubevirt": "migkit.policies",
     "policy": "migkit.policies",
+    "compare": "migkit.comparison",
+    "read_configuration": "migkit.manifest",
     "Replay": "migkit.drivers.replay",
     "replay": "migkit.drivers.replay",
     "record": "migkit.capture.recorder",
@@ -36,11 +38,13 @@ __all__ = [
     "Trace",
     "UsageError",
     "__version__",
+    "compare",
     "kubevirt",
     "load",
     "open_dataset",
     "plot",
     "policy",
+    "read_configuration",
     "record",
     "recover",
     "replay",
@@ -54,8 +58,10 @@ if TYPE_CHECKING:
     from migkit import plot, report, schema, stats, units
     from migkit.capture.journal import recover
     from migkit.capture.recorder import record
+    from migkit.comparison import compare
     from migkit.dataset import open_dataset
     from migkit.drivers.replay import Replay, replay
+    from migkit.manifest import read_configuration
     from migkit.policies import kubevirt, policy
     from migkit.trace import Trace, load
 

@@ -18,7 +18,7 @@ LAYERS = (
     ("policies",),
     ("capture", "stats"),
     ("drivers",),
-    ("lab", "plot", "card", "compare", "manifest"),
+    ("lab", "plot", "card", "comparison", "manifest"),
     ("report", "testing"),
     ("cli",),
 )

@@ -6,12 +6,13 @@ import argparse
 import json
 from typing import TYPE_CHECKING, SupportsInt
 
-from migkit.cli.policies import parse_policy
+from migkit.cli.policies import chosen_policies, configured, parse_options
 from migkit.errors import UsageError
 from migkit.units import format_ms, format_s
 
 if TYPE_CHECKING:
     from migkit.drivers.replay import Replay
+    from migkit.manifest import Configuration
 
 
 def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -30,6 +31,11 @@ def add_policy_options(parser: argparse.ArgumentParser) -> None:
         help="e.g. kubevirt-1.8, or tight=kubevirt-1.8,progress_timeout=5; may be given several times",
     )  # fmt: skip
     parser.add_argument(
+        "--config", action="append", default=[], metavar="FILE",
+        help="options from a KubeVirt, HyperConverged, MigrationPolicy or VMI object in YAML or JSON; may be given "
+        "several times, a policy lies over its cluster; --policy then only names the version",
+    )  # fmt: skip
+    parser.add_argument(
         "--set", action="append", default=[], metavar="OPTION=VALUE", help="an option for every policy given"
     )
     parser.add_argument(
@@ -44,13 +50,15 @@ def add_policy_options(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Prints what each policy would have done to each trace."""
-    if not arguments.policy:
-        raise UsageError("replay needs --policy, e.g. --policy kubevirt-1.8")
-    policies = [parse_policy(text, arguments.set) for text in arguments.policy]
+    if not arguments.policy and not arguments.config:
+        raise UsageError("replay needs --policy, e.g. --policy kubevirt-1.8, or --config FILE")
+    policies = list(chosen_policies(arguments).items())
     from migkit.dataset import open_dataset
     from migkit.drivers.replay import parse_failures, replay
 
     failures = parse_failures(arguments.fail)
+    if arguments.config and not arguments.json:
+        print(_origins(configured(arguments), set(parse_options(arguments.set))) + "\n")
     for index, trace in enumerate(open_dataset(*arguments.traces)):
         for label, policy in policies:
             found = replay(trace, policy, failures=failures, data_size_gb=arguments.data_size_gb)
@@ -59,6 +67,19 @@ def run(arguments: argparse.Namespace) -> int:
             else:
                 print(("\n" if index or label != policies[0][0] else "") + told(label, found))
     return 0
+
+
+def _origins(configuration: Configuration, changed: set[str]) -> str:
+    """The effective options, each with where it came from."""
+    policy = configuration.policy
+    rows = [
+        (name, str(value).lower() if isinstance(value, bool) else str(value),
+         "--set" if name in changed else configuration.origins[name])
+        for name, value in policy.options.items()
+    ]  # fmt: skip
+    wide, high = max(len(r[0]) for r in rows), max(len(r[1]) for r in rows)
+    lines = [f"  {name:<{wide}}  {value:>{high}}  {origin}" for name, value, origin in rows]
+    return "\n".join([f"options of {policy.name} (version {configuration.version_from})", *lines])
 
 
 def told(label: str, found: Replay) -> str:

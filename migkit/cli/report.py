@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from migkit.cli.policies import parse_policy
+from migkit.cli.policies import chosen_policies
 from migkit.cli.replay import action_text, add_policy_options
 from migkit.units import format_s
 
@@ -28,7 +28,8 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Replays, prints the table, writes the page and says where it is."""
-    policies = dict(parse_policy(text, arguments.set) for text in arguments.policy or ["kubevirt-1.8"])
+    arguments.policy = arguments.policy or ([] if arguments.config else ["kubevirt-1.8"])
+    policies = chosen_policies(arguments)
     import matplotlib
 
     matplotlib.use("agg")

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from migkit.errors import UsageError, unknown
 from migkit.policies.base import NS_PER_S, Options
 from migkit.policies.integers import wrap
+from migkit.policies.size import parse_quantity
 
 Rules = Literal["polling", "events"]
 Kind = Literal["seconds", "ms", "count", "percent", "flag", "factor"]
@@ -38,6 +39,10 @@ def _factor(default: str, doc: str, lowest: str, highest: str | None = None, *, 
                   above=above)  # fmt: skip
 
 
+def _tuning(kind: Kind, default: int, doc: str) -> Option:
+    return Option(kind=kind, default=default, doc=doc, group="downtime_tuning", lowest=Decimal(1))
+
+
 _COMMON = {
     "progress_timeout": Option(kind="seconds", default=150, doc="abort when remaining has not dropped for so long"),
     "completion_timeout_per_gib": Option(kind="seconds", default=150, doc="completion deadline per GB of data"),
@@ -48,11 +53,20 @@ _DISRUPTION = {
         kind="flag", default=False, doc="the guest may be disturbed at the deadline; unset: as allow_post_copy"
     )
 }
-_DOWNTIME = {"max_downtime_ms": Option(kind="ms", default=900, doc="the longest pause of the guest that is accepted")}
+_DOWNTIME = {
+    "max_downtime_ms": Option(
+        kind="ms", default=900, lowest=Decimal(1), highest=Decimal(2_000_000),
+        doc="the longest pause of the guest that is accepted",
+    )
+}  # fmt: skip
 _STALL = {
     "stall_detection": Option(kind="flag", default=False, doc="act when the iterations' minima stop falling (VEP 248)"),
     "stall_margin": Option(
-        kind="percent", default=4, group="stall_detection", doc="a minimum must fall by more than this to count"
+        kind="percent",
+        default=4,
+        group="stall_detection",
+        highest=Decimal(100),
+        doc="a minimum must fall by more than this to count",
     ),
     "stall_progress_timeout": Option(
         kind="seconds", default=40, group="stall_detection", doc="the window in which the minimum has to fall"
@@ -70,12 +84,10 @@ _STALL = {
 }
 _TUNING = {
     "downtime_tuning": Option(kind="flag", default=False, doc="raise the downtime limit step by step"),
-    "initial_ms": Option(kind="ms", default=150, group="downtime_tuning", doc="the first downtime limit"),
-    "steps": Option(kind="count", default=7, group="downtime_tuning", doc="steps from there to max_downtime_ms"),
-    "start_after_iteration": Option(
-        kind="count", default=3, group="downtime_tuning", doc="the first iteration that may be followed by a step"
-    ),
-    "cooldown_seconds": Option(kind="seconds", default=10, group="downtime_tuning", doc="least time between steps"),
+    "initial_ms": _tuning("ms", 150, "the first downtime limit"),
+    "steps": _tuning("count", 7, "steps from there to max_downtime_ms"),
+    "start_after_iteration": _tuning("count", 3, "the first iteration that may be followed by a step"),
+    "cooldown_seconds": _tuning("seconds", 10, "least time between steps"),
 }
 
 
@@ -174,7 +186,8 @@ def kubevirt(version: str, *, admission: bool = True, **options: Any) -> Policy:
     for name, value in options.items():
         if name not in known:
             _elsewhere(version, name)
-        given[name] = _checked(name, known[name], value, admission=admission)
+        quantities = VERSIONS[version].quantities
+        given[name] = _checked(name, known[name], value, admission=admission, quantities=quantities)
     values = {name: option.default for name, option in known.items()}
     if version in _OLD_PER_GIB:
         values["completion_timeout_per_gib"] = _OLD_PER_GIB[version]
@@ -219,17 +232,19 @@ def policy_names() -> list[str]:
     return names
 
 
-def _checked(name: str, option: Option, value: Any, *, admission: bool) -> int | bool | str:
+def _checked(name: str, option: Option, value: Any, *, admission: bool, quantities: bool) -> int | bool | str:
     if option.kind == "flag":
         return _flag(name, value)
     if option.kind == "factor":
-        return _checked_factor(name, option, value, admission=admission)
+        return _checked_factor(name, option, value, admission=admission, quantities=quantities)
     try:
         number = int(str(value))
     except ValueError:
-        raise UsageError(f"option {name!r}: {value!r} is not a whole number of {option.kind}") from None
-    if not -(2**63) <= number < 2**63 or (admission and number < 0):
-        raise UsageError(f"option {name!r}: {number} is out of range; must be 0 or more")
+        raise UsageError(f"option {name!r}: {value!r} is not a whole number ({option.kind})") from None
+    low, high = int(option.lowest or 0), int(option.highest if option.highest is not None else 2**63 - 1)
+    if not -(2**63) <= number < 2**63 or (admission and not low <= number <= high):
+        top = f" to {high}" if option.highest is not None else " or more"
+        raise UsageError(f"option {name!r}: {number} is out of range; must be {low}{top}")
     return number
 
 
@@ -239,13 +254,15 @@ def _flag(name: str, value: Any) -> bool:
     raise UsageError(f"option {name!r}: {value!r} is neither true nor false")
 
 
-def _checked_factor(name: str, option: Option, value: Any, *, admission: bool) -> str:
+def _checked_factor(name: str, option: Option, value: Any, *, admission: bool, quantities: bool) -> str:
+    """As text, the way it was written: versions read the same digits into different floats."""
     try:
-        number = Decimal(str(value))
-    except InvalidOperation:
+        number = parse_quantity(str(value)) if quantities else Decimal(str(value))
+    except (InvalidOperation, UsageError):
         raise UsageError(f"option {name!r}: {value!r} is not a number") from None
+    text = str(number) if quantities else str(value)
     if not admission:
-        return str(value)
+        return text
     low, high = option.lowest, option.highest
     finite = number.is_finite()
     too_low = finite and low is not None and (number < low or (option.above and number == low))
@@ -253,9 +270,9 @@ def _checked_factor(name: str, option: Option, value: Any, *, admission: bool) -
         opening = "above " if option.above else "at least "
         raise UsageError(f"option {name!r}: {value} is out of range; must be {opening}{low}"
                          + (f", at most {high}" if high is not None else ""))  # fmt: skip
-    if -int(number.as_tuple().exponent) > 3:
+    if number != round(number, 3):
         raise UsageError(f"option {name!r}: {value} has more than 3 decimals")
-    return str(value)
+    return text
 
 
 def computed_options(family: Family, values: Mapping[str, Any], *, data_size_gb: int, has_vfio: bool) -> Options:

@@ -50,7 +50,7 @@ def test_disruption_follows_post_copy_unless_it_is_given():
         ("1.9", {"stall_detection": True, "ewma_alpha": "much"}, "'much' is not a number"),
         ("1.9", {"stall_detection": True, "ewma_alpha": "nan"}, "out of range"),
         ("1.8", {"progress_timeout": -1}, "must be 0 or more"),
-        ("1.8", {"progress_timeout": "1.5"}, "not a whole number of seconds"),
+        ("1.8", {"progress_timeout": "1.5"}, "not a whole number (seconds)"),
         ("1.8", {"allow_post_copy": "perhaps"}, "neither true nor false"),
     ],
 )

@@ -1,0 +1,76 @@
+"""`migkit compare`: what a change of version or options would change on recorded migrations."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from migkit.cli.policies import chosen_policies
+from migkit.cli.replay import add_policy_options
+from migkit.cli.table import render
+from migkit.errors import UsageError
+from migkit.units import format_s
+
+
+def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Adds the verb to the parser."""
+    parser = verbs.add_parser("compare", help="say what differs between policies", description=__doc__)
+    parser.add_argument("traces", nargs="+", metavar="TRACE", help="a trace, or a folder of them")
+    add_policy_options(parser)
+    parser.add_argument("-o", "--output", metavar="DIR", help="also draw a picture a trace into this folder")
+    parser.add_argument("--force", action="store_true", help="overwrite pictures that exist")
+    parser.add_argument("--json", action="store_true", help="one JSON object a trace and policy, a line each")
+    parser.set_defaults(handler=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Prints the first difference of each trace and the counts; draws lanes when asked to."""
+    policies = chosen_policies(arguments)
+    if len(policies) < 2:
+        raise UsageError("compare needs at least two --policy, e.g. --policy kubevirt-1.8 --policy kubevirt-1.9")
+    from migkit.comparison import compare
+    from migkit.dataset import open_dataset
+
+    traces = open_dataset(*arguments.traces)
+    found = compare(traces, policies, data_size_gb=arguments.data_size_gb)
+    if arguments.json:
+        for row in json.loads(found.table.to_json(orient="records", double_precision=3)):
+            print(json.dumps(row))
+        return 0
+    shown = found.table.copy()
+    shown["first difference"] = [
+        format_s(t) if d else "none" for t, d in zip(shown["t_s"], shown["differs"], strict=True)
+    ]
+    for who in ("baseline", "policy"):
+        timed = zip(shown[f"{who}_does"], shown[f"{who}_t_s"], strict=True)
+        shown[f"{who}_does"] = [does if t is None or t != t else f"{does} at {t:.1f} s" for does, t in timed]
+    shown["spread"] = [
+        "" if not d else "larger" if b else "within"
+        for d, b in zip(shown["differs"], shown["beyond_spread"], strict=True)
+    ]
+    baseline = next(iter(policies))
+    columns = {
+        "trace": "trace", "policy": "policy", "first difference": "first difference",
+        "baseline_does": f"{baseline} does", "policy_does": "it does", "spread": "than the spread", "basis": "basis",
+        "reason": "why",
+    }  # fmt: skip
+    print(render(shown, columns))
+    print("\n" + render(found.summary, {name: name for name in found.summary.columns}))
+    if arguments.output:
+        _draw(found.runs, Path(arguments.output), force=arguments.force)
+    return 0
+
+
+def _draw(runs: object, folder: Path, *, force: bool) -> None:
+    import matplotlib
+
+    matplotlib.use("agg")
+    from migkit import plot
+    from migkit.cli.plot import save
+
+    assert isinstance(runs, dict)
+    print()
+    for series in zip(*runs.values(), strict=True):
+        axes = plot.decisions(series, labels=list(runs))
+        save(axes[0], folder / f"{series[0].trace.name}.decisions.png", force=force)

@@ -1,0 +1,145 @@
+"""KubeVirt's own configuration into a policy, with the origin of every value."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+import migkit as mk
+from migkit.cli import main
+from migkit.errors import MigkitError
+from tests.conftest import TRACES
+
+CLUSTER = """
+kind: KubeVirt
+metadata: {name: kubevirt}
+spec:
+  configuration:
+    developerConfiguration: {featureGates: [MigrationStallDetection]}
+    migrations: {completionTimeoutPerGiB: 20, progressTimeout: 60, parallelMigrationsPerCluster: 5}
+status: {observedKubeVirtVersion: v1.9.0}
+"""
+POLICY = """
+kind: MigrationPolicy
+metadata: {name: fast}
+spec:
+  selectors: {}
+  bandwidthPerMigration: 64Mi
+  completionTimeoutPerGiB: 30
+  experimental: {stallDetector: {stallMargin: 2, ewmaAlpha: "0.7"}}
+"""
+
+
+@pytest.fixture
+def written(tmp_path):
+    def write(*texts: str) -> list[str]:
+        paths = [tmp_path / f"{i}.yaml" for i in range(len(texts))]
+        for path, text in zip(paths, texts, strict=True):
+            path.write_text(text)
+        return [str(path) for path in paths]
+
+    return write
+
+
+def test_a_policy_lies_over_its_cluster_whatever_the_order(written):
+    paths = written(POLICY, CLUSTER)
+    found = mk.read_configuration(paths)
+    assert found.policy.name == "kubevirt-1.9-stall"
+    assert found.policy.options["completion_timeout_per_gib"] == 30
+    assert found.policy.options["progress_timeout"] == 60
+    assert found.origins["completion_timeout_per_gib"] == (
+        f"{paths[0]}: MigrationPolicy fast: spec.completionTimeoutPerGiB"
+    )
+    assert found.origins["max_downtime_ms"] == "default of KubeVirt 1.9"
+    assert found.version_from.endswith("status.observedKubeVirtVersion")
+    assert set(found.origins) == set(found.policy.options)
+
+
+def test_several_documents_and_lists_in_one_file(written):
+    (path,) = written(CLUSTER + "---\n" + POLICY)
+    assert mk.read_configuration([path]).policy.options["stall_margin"] == 2
+    (listed,) = written(json.dumps({"kind": "List", "items": [{"kind": "MigrationPolicy", "spec": {}}]}))
+    assert mk.read_configuration([listed], "1.4").policy == mk.kubevirt("1.4")
+
+
+def test_hyperconverged_has_its_own_default(written):
+    (path,) = written("kind: HyperConverged\nspec: {liveMigrationConfig: {progressTimeout: 99}}")
+    found = mk.read_configuration([path], "1.8")
+    assert (found.policy.options["completion_timeout_per_gib"], found.policy.options["progress_timeout"]) == (20, 99)
+    assert "HyperConverged's default" in found.origins["completion_timeout_per_gib"]
+
+
+def test_what_a_vmi_was_migrated_with_wins(written):
+    vmi = """
+kind: VirtualMachineInstance
+status: {migrationState: {migrationConfiguration: {completionTimeoutPerGiB: 7, allowPostCopy: true}}}
+"""
+    found = mk.read_configuration(written(vmi, POLICY, CLUSTER))
+    assert found.policy.options["completion_timeout_per_gib"] == 7
+    assert found.policy.options["allow_workload_disruption"] is True
+    assert found.origins["allow_workload_disruption"] == "as allow_post_copy"
+
+
+def test_main_takes_quantities_and_v19_wants_text(written):
+    number = "kind: MigrationPolicy\nspec: {experimental: {stallDetector: {ewmaAlpha: 0.7}}}"
+    quantity = "kind: MigrationPolicy\nspec: {experimental: {stallDetector: {ewmaAlpha: 700m}}}"
+    for text in (number, quantity):
+        policy = mk.read_configuration(written(text), "main").policy
+        assert policy.computed(data_size_gb=1, has_vfio=False).alpha == 0.7000000000000001
+    with pytest.raises(MigkitError, match=r'ewmaAlpha: KubeVirt 1\.9 wants text here; write "0\.7" in quotes'):
+        mk.read_configuration(written(number), "1.9")
+    with pytest.raises(MigkitError, match="'700m' is not a number"):
+        mk.read_configuration(written(quantity), "1.9")
+
+
+@pytest.mark.parametrize(
+    ("text", "version", "said"),
+    [
+        ("kind: Pod", "1.9", "kind Pod is none of KubeVirt"),
+        ("just words", "1.9", "holds no Kubernetes object"),
+        ("a: [", "1.9", "is not YAML"),
+        ("", "1.9", "holds no object"),
+        ("kind: MigrationPolicy\nspec: {progressTimeout: 3}", "1.9", "spec.progressTimeout: unknown field"),
+        ("kind: MigrationPolicy\nspec: {allowPostcopy: true}", "1.9", "did you mean 'allowPostCopy'"),
+        ("kind: MigrationPolicy\nspec: {maxDowntimeMs: 0}",
+         "1.9", "spec.maxDowntimeMs: 0 is out of range; must be 1 to 2000000"),
+        ("kind: MigrationPolicy\nspec: {maxDowntimeMs: 900}",
+         "1.8", "spec.maxDowntimeMs: is not in KubeVirt 1.8; it came with 1.9"),
+        ("kind: MigrationPolicy\nspec: {completionTimeoutPerGiB: '20'}", "1.9", "'20' is not a whole number"),
+        ("kind: MigrationPolicy\nspec: {allowPostCopy: 1}", "1.9", "1 is not true or false"),
+        ("kind: MigrationPolicy\nspec: {experimental: {stallDetector: {stallMargin: 101}}}", "1.9", "must be 0 to 100"),
+        ("kind: MigrationPolicy\nspec: {experimental: {stallDetection: {}}}", "1.9", "did you mean 'stallDetector'"),
+        ("kind: MigrationPolicy\nspec: {experimental: {downtimeTuning: {steps: 2}}}",
+         "1.9", "is not in KubeVirt 1.9; it came with main"),
+        ("kind: MigrationPolicy\nspec: {experimental: {downtimeTuning: {steps: 0}}}", "main", "must be 1 or more"),
+        ("kind: MigrationPolicy\nspec: {experimental: {downtimeTuning: {}, stallDetector: {}}}",
+         "main", "exclude each other"),
+        ("kind: KubeVirt\nspec: {configuration: {migrations: {maxDowntimeMs: 5}}}",
+         "1.9", "needs one of the feature gates"),
+        ("kind: KubeVirt\nspec: {configuration: {migrations: {experimental: {stallDetector: {}}}}}", "1.9",
+         "needs the feature gate MigrationStallDetection"),
+        ("kind: KubeVirt\nstatus: {observedKubeVirtVersion: v7.3.0}", None, "unknown KubeVirt version"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_names_file_field_and_range(written, text, version, said):
+    (path,) = written(text)
+    with pytest.raises(MigkitError) as caught:
+        mk.read_configuration([path], version)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_one_line():
+    with pytest.raises(MigkitError, match=r"nowhere\.yaml: no such file"):
+        mk.read_configuration(["nowhere.yaml"])
+
+
+def test_replay_takes_the_configuration_and_says_where_values_came_from(written, capsys):
+    trace = str(TRACES / "noconverge_abort.parquet")
+    arguments = [item for path in written(CLUSTER, POLICY) for item in ("--config", path)]
+    assert main(["replay", trace, *arguments, "--set", "completion_timeout_per_gib=11"]) == 0
+    out = capsys.readouterr().out
+    assert "options of kubevirt-1.9-stall" in out
+    assert "--set" in next(line for line in out.splitlines() if "completion_timeout_per_gib" in line)
+    assert "completion deadline 11 s" in out
