@@ -44,7 +44,10 @@ $(VENV)/.dev: pyproject.toml $(VENV)/.venv
 clean:
 	rm -rf $(VENV) $(OUT) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.PHONY: data
+golden: $(VENV)/.dev ## accept what the policies decide now; look at the diff
+	$(BIN)/python -m pytest -q tests/test_golden.py --migkit-update && git diff --stat tests/golden
+
+.PHONY: data golden
 data: $(VENV)/.core ## the pages of data/ from the traces' metadata
 	$(BIN)/migkit info data/traces --card > data/README.md
 	$(BIN)/migkit info --columns > data/GLOSSARY.md

@@ -19,8 +19,9 @@ LAYERS = (
     ("capture", "stats"),
     ("drivers",),
     ("lab", "plot", "card", "comparison", "manifest"),
-    ("report", "testing"),
+    ("report",),
     ("cli",),
+    ("testing",),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 TOP = ("__init__", "__main__")

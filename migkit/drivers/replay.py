@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from migkit.drivers.evidence import INTERNAL_COLUMNS, evidence, internals
 from migkit.drivers.monitor import ACTIONS, Monitor
+from migkit.drivers.record import Record
 from migkit.drivers.schedule import PHASES, POLL_NS, Schedule, schedules
 from migkit.errors import MigkitError, UsageError, unknown
 from migkit.policies import base
@@ -28,9 +28,6 @@ DECISION_COLUMNS = (
 
 # A recorded action is the same as a replayed one when they are no further apart than a wake and a recorder's delay.
 _SAME_NS = 1 * NS_PER_S
-_QEMU_DEFAULT_DOWNTIME_MS = base.QEMU_DEFAULT_DOWNTIME_MS
-_STATE_RUNNING, _STATE_PAUSED, _PAUSED_FOR_MIGRATION = 1, 3, 2
-_LIFECYCLE_SUSPENDED, _LIFECYCLE_RESUMED, _SUSPENDED_MIGRATED = 3, 4, 1
 
 Decision = tuple[int, str, int | None, bool, str, str]
 
@@ -111,11 +108,12 @@ def replay(
     vfio = bool(trace.meta.domain.has_vfio) if has_vfio is None else has_vfio
     options = policy.computed(data_size_gb=size, has_vfio=vfio)
     plans = schedules(trace, events=policy.hears_iterations)
+    record = Record(trace)
     lives = [
-        _Life(trace, policy, options, plan, failures or {}, compiled_form, watched=index == 0)
+        _Life(record, policy, options, plan, failures or {}, compiled_form, watched=index == 0)
         for index, plan in enumerate(plans)
     ]
-    divergence_ns = _divergence_ns(trace, lives)
+    divergence_ns = _divergence_ns(record, lives[0])
     return Replay(
         trace=trace,
         policy=policy,
@@ -143,11 +141,11 @@ class _Life:
     """One monitor over one schedule: a hypervisor that answers from the record."""
 
     def __init__(
-        self, trace: Trace, policy: Policy, options: Options, plan: Schedule, failures: Mapping[str, Sequence[int]],
+        self, record: Record, policy: Policy, options: Options, plan: Schedule, failures: Mapping[str, Sequence[int]],
         compiled_form: bool, *, watched: bool,
     ) -> None:  # fmt: skip
-        self.plan, self.failures, self.done = plan, failures, _recorded_actions(trace)
-        self.wakes = _wakes(trace, plan)
+        self.plan, self.failures, self.done = plan, failures, record.actions
+        self.wakes = record.wakes(plan)
         self.counts: dict[str, int] = {}
         self.evidence: list[str] = []
         self.snapshots: list[dict[str, Any]] = []
@@ -205,69 +203,14 @@ class _Life:
         return "running"
 
 
-def _wakes(trace: Trace, plan: Schedule) -> Wakes:
-    rows, samples = plan.row, trace.samples
-    read = rows >= 0
-    places = np.where(read, rows, 0)
-
-    def number(name: str) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
-        column = samples[name].iloc[places]
-        there = column.notna().to_numpy(dtype=bool) & read
-        dtype = np.uint64 if column.dtype == "UInt64" else np.int64
-        values = column.to_numpy(dtype=dtype, na_value=0).astype(np.int64, copy=False).copy()
-        values[~there] = 0
-        return values, there
-
-    job_type, has_type = number("job_type")
-    columns: list[Any] = [plan.t_ns, plan.event, has_type, job_type]
-    for name in ("data_remaining_bytes", "time_elapsed_ms", "memory_iteration", "memory_bps"):
-        columns += number(name)
-    columns += [_domain_codes(trace, plan.t_ns), np.zeros(len(rows), dtype=bool)]
-    return Wakes(*columns)
-
-
-def _domain_codes(trace: Trace, t_ns: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """What GetState would have told: the last state seen, told by an event, or running as guests do before that."""
-    at, codes = [np.iinfo(np.int64).min], [base.DOMAIN_RUNNING]
-    mono = trace.samples["mono_ns"].to_numpy(dtype=np.int64) - trace.t0_ns
-    columns = ("domain_state", "domain_reason", "lifecycle_event", "lifecycle_detail")
-    state, reason, event, detail = (trace.samples[name].fillna(-1).to_numpy(dtype=np.int64) for name in columns)
-    for i in np.flatnonzero((state >= 0) | np.isin(event, (_LIFECYCLE_SUSPENDED, _LIFECYCLE_RESUMED))):
-        if state[i] >= 0:
-            paused = state[i] == _STATE_PAUSED and reason[i] == _PAUSED_FOR_MIGRATION
-            running = state[i] == _STATE_RUNNING
-        else:
-            paused = event[i] == _LIFECYCLE_SUSPENDED and detail[i] == _SUSPENDED_MIGRATED
-            running = event[i] == _LIFECYCLE_RESUMED
-        seen = base.DOMAIN_RUNNING if running else base.DOMAIN_OTHER
-        at.append(int(mono[i]))
-        codes.append(base.DOMAIN_PAUSED_FOR_MIGRATION if paused else seen)
-    return np.asarray(codes, dtype=np.int64)[np.searchsorted(at, t_ns, side="right") - 1]
-
-
-def _recorded_actions(trace: Trace) -> list[tuple[int, str, int | None, bool]]:
-    """What was really done of the kinds a monitor does: (ns since the job began, action, argument, succeeded)."""
-    chosen = trace.samples[trace.samples["action"].isin(list(ACTIONS.values()))]
-    rows: Iterator[Any] = chosen.itertuples()
-    return [
-        (
-            int(row.mono_ns) - trace.t0_ns,
-            str(row.action),
-            None if pd.isna(row.argument) else int(row.argument),
-            bool(pd.isna(row.succeeded) or row.succeeded),
-        )
-        for row in rows
-    ]
-
-
-def _divergence_ns(trace: Trace, lives: Sequence[_Life]) -> int | None:
+def _divergence_ns(record: Record, life: _Life) -> int | None:
     """The first thing that was done here and not there, or there and not here. Setting the limit that holds anyway
     changes nothing; neither does a call that fails."""
-    limit_ms = trace.meta.migration.downtime_limit_ms or _QEMU_DEFAULT_DOWNTIME_MS
-    real = [(t, what) for t, what, argument, ok in _recorded_actions(trace) if ok]
+    limit_ms = record.trace.meta.migration.downtime_limit_ms or base.QEMU_DEFAULT_DOWNTIME_MS
+    real = [(t, what) for t, what, argument, ok in record.actions if ok]
     ours = [
         (t, what)
-        for t, what, argument, ok, *_ in lives[0].decisions()
+        for t, what, argument, ok, *_ in life.decisions()
         if ok and not (what == "set_max_downtime" and argument == limit_ms)
     ]
     alone = [t for t, what in ours if not _has(real, t, what)] + [t for t, what in real if not _has(ours, t, what)]

@@ -59,7 +59,7 @@ def schedules(trace: Trace, *, events: bool, phases: int = PHASES) -> list[Sched
         return [recorded]
     reading = _Reading(trace)
     steps = [POLL_NS * (phases - k) // phases for k in range(phases)]
-    return [_schedule(trace, reading, first_ns, events=events) for first_ns in steps]
+    return [_schedule(reading, first_ns, events=events) for first_ns in steps]
 
 
 def _recorded(trace: Trace) -> Schedule | None:
@@ -90,8 +90,10 @@ class _Reading:
         self.times_ns = rows["mono_ns"].to_numpy(dtype=np.int64)[self.rows] - trace.t0_ns
         self.answered = answered[self.rows]
         self.gaps_ns = [(a - trace.t0_ns, b - trace.t0_ns) for a, b in trace.meta.cadence.gaps]
+        self.mono_ns = rows["mono_ns"].to_numpy(dtype=np.int64) - trace.t0_ns
         if not len(self.rows):
             raise MigkitError(f"{trace.name or 'trace'}: holds no sample to read")
+        self.events_ns = _event_times_ns(trace, int(self.times_ns[-1]))
 
     def at(self, t_ns: int) -> int:
         """The row of the newest answer at `t_ns`, -1 for none."""
@@ -110,9 +112,9 @@ class _Reading:
         return int(self.rows[place])
 
 
-def _schedule(trace: Trace, reading: _Reading, first_ns: int, *, events: bool) -> Schedule:
+def _schedule(reading: _Reading, first_ns: int, *, events: bool) -> Schedule:
     end_ns = int(reading.times_ns[-1])
-    moments = _event_times_ns(trace, end_ns) if events else []
+    moments = reading.events_ns if events else []
     found: list[tuple[int, bool, int]] = []
     due_ns, next_event = first_ns, 0
     while due_ns <= end_ns:
@@ -126,7 +128,7 @@ def _schedule(trace: Trace, reading: _Reading, first_ns: int, *, events: bool) -
         due_ns = t_ns + POLL_NS
     t_all: Ints = np.array([f[0] for f in found], dtype=np.int64)
     row = np.array([f[2] for f in found], dtype=np.int64)
-    read_ns = trace.samples["mono_ns"].to_numpy(dtype=np.int64)[row] - trace.t0_ns
+    read_ns = reading.mono_ns[row]
     return Schedule(
         t_ns=t_all,
         event=np.array([f[1] for f in found], dtype=bool),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import gzip
 import lzma
 import os
@@ -46,7 +47,7 @@ def opened(path: str | os.PathLike[str]) -> IO[str]:
 
 def mismatches(case: Case, *, compiled_form: bool = False) -> tuple[list[str], list[str]]:
     """What differs in the calls, and what differs in the state left behind."""
-    world = _World(case, compiled_form)
+    world = World(case, compiled_form)
     exit_tick = world.run()
     expected, final = case["expected"], case["expected"]["final"]
     theirs = [(a["tick"], a["kind"], a.get("arg"), a["ok"]) for a in expected["actions"] if a["kind"] in CALLS]
@@ -72,10 +73,10 @@ def _bits(value: float) -> str:
     return struct.pack(">d", value).hex()
 
 
-class _World:
+class World:
     """The case as a hypervisor: scripted failures, job types, the user's cancels."""
 
-    def __init__(self, case: Case, compiled_form: bool) -> None:
+    def __init__(self, case: Case, compiled_form: bool = False) -> None:
         self.case = case
         match = _VARIANT.fullmatch(case["variant"])
         assert match is not None
@@ -117,7 +118,7 @@ class _World:
         for tick, content in enumerate(self.case["ticks"]):
             if not content.get("external_cancel"):
                 continue
-            upto = sum(1 for t in self.ticks if t < tick)
+            upto = bisect.bisect_left(self.ticks, tick, hi=len(self.wakes.t_ns))
             if self._live(done, upto):
                 break
             done, self.asking = upto, tick
