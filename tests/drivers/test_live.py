@@ -1,0 +1,180 @@
+"""The monitor on a running (fake) migration: what it decides live, a replay of what it recorded decides again."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import migkit as mk
+from migkit.capture.course import Action, Course, Plan
+from migkit.capture.fake import FakeDomain
+from migkit.capture.source import PAUSED, PAUSED_MIGRATION, RUNNING, SourceError
+from migkit.drivers.live import Session, live
+from migkit.drivers.schedule import POLL_NS
+from migkit.errors import MigkitError
+from migkit.meta import Domain, End, TraceMeta
+from migkit.policies import policy_names
+from migkit.schema import JOB_UNBOUNDED
+from migkit.units import MIB, NS_PER_MS
+
+
+class Stage:
+    """A made-up migration in time that only moves when it is told to."""
+
+    def __init__(self, plan: Plan, refuse: frozenset[str]) -> None:
+        self.plan, self.refuse = plan, refuse
+        self.now_ms, self.actions = 0, []
+        self.course = Course(plan)
+
+    def clock(self) -> int:
+        return self.now_ms * NS_PER_MS
+
+    def stats(self):
+        leg = self.course.leg(self.now_ms)
+        return None if leg.phase == "left" else self.course.stats(self.now_ms)
+
+    def state(self):
+        leg = self.course.leg(self.now_ms)
+        return (PAUSED, PAUSED_MIGRATION) if leg.phase == "stopped" else (PAUSED, 1) if leg.suspended else (RUNNING, 1)
+
+    def _do(self, name: str, argument: int = 0) -> None:
+        if name in self.refuse or self.course.leg(self.now_ms).job_type != JOB_UNBOUNDED:
+            raise SourceError(55, f"{name} refused")
+        self.actions.append(Action(at_ms=self.now_ms + 1, name=name, argument=argument))
+        self.course = Course(self.plan, self.actions)
+
+    def abort_job(self):
+        self._do("abort")
+
+    def start_post_copy(self):
+        self._do("start_post_copy")
+
+    def suspend(self):
+        self._do("suspend")
+
+    def set_max_downtime(self, limit_ms: int):
+        self._do("set_max_downtime", limit_ms)
+
+
+def live_in_virtual_time(
+    plan: Plan, policy: mk.policies.Policy, *, act: bool, refuse: frozenset[str], wakes: int = 120
+):
+    """Lives through a plan wake by wake; returns the session and the trace of it."""
+    stage = Stage(plan, refuse)
+    session = Session(policy, data_size_gb=1, has_vfio=False, start_ns=0, act=act, domain=stage, clock=stage.clock)
+    iteration = 0
+    for _ in range(wakes):
+        reached = stage.course.leg(stage.now_ms).iteration
+        event = reached if policy.hears_iterations and reached > iteration else None
+        iteration = max(iteration, reached)
+        stats = stage.stats()
+        session.wake(stage.clock(), stats, stage.state(), iteration=event)
+        if session.monitor.finished or stats is None:
+            break
+        due_ms = stage.now_ms + POLL_NS // NS_PER_MS
+        coming = [
+            leg.start_ms
+            for leg in stage.course.legs
+            if stage.now_ms < leg.start_ms <= due_ms and leg.iteration > iteration
+        ]
+        stage.now_ms = min(coming) if coming and policy.hears_iterations else due_ms
+    meta = TraceMeta(provenance="simulated", domain=Domain(memory_bytes=10**9), end=End(outcome="lost"))
+    return session, mk.Trace.from_rows(session.rows, meta, "virtual")
+
+
+def told(table) -> list[tuple[object, ...]]:
+    return [(round(d.t_s, 6), d.action, str(d.argument), d.succeeded, d.reason) for d in table.itertuples()]
+
+
+plans = st.builds(
+    Plan,
+    prepare_ms=st.sampled_from([50, 600]),
+    memory_bytes=st.integers(16, 256).map(lambda mib: mib * MIB),
+    bandwidth_bps=st.sampled_from([16 * MIB, 64 * MIB]),
+    dirty_bps=st.integers(0, 96).map(lambda mib: mib * MIB),
+    mishap=st.sampled_from(["", "", "", "abort", "fail", "restart"]),
+    mishap_ms=st.integers(1000, 20_000),
+)
+options = st.fixed_dictionaries(
+    {"completion_timeout_per_gib": st.integers(0, 12), "progress_timeout": st.integers(0, 6),
+     "allow_post_copy": st.booleans()}
+)  # fmt: skip
+refusals = st.frozensets(st.sampled_from(["abort", "start_post_copy", "suspend", "set_max_downtime"]), max_size=2)
+
+
+@given(plan=plans, name=st.sampled_from(policy_names()), values=options, act=st.booleans(), refuse=refusals)
+def test_a_replay_of_what_was_lived_through_decides_the_same(plan, name, values, act, refuse):
+    window = {"stall_progress_timeout": 3, "switchover_timeout": 3} if "-stall" in name else {}
+    policy = mk.policy(name, **values, **window)
+    session, trace = live_in_virtual_time(plan, policy, act=act, refuse=refuse)
+    run = mk.replay(trace, policy, data_size_gb=1)
+    assert run.wakes_recorded
+    assert told(run.decisions) == told(session.decisions())
+    assert run.result == session.result()
+
+
+def test_a_migration_that_would_not_end_is_aborted():
+    domain = FakeDomain("nonconverging", speed=25)
+    found = live(domain, mk.kubevirt("1.8", completion_timeout_per_gib=8), act=True, speed=25)
+    domain.close()
+    assert list(found.decisions["action"]) == ["abort"]
+    assert found.result == "failed: timeout"
+    assert found.decisions["t_s"].iloc[0] > 9
+    rows = found.trace.samples
+    assert list(rows.loc[rows["source"] == "action", "action"]) == ["abort"]
+
+
+def test_shadow_mode_only_says_what_it_would_do():
+    domain = FakeDomain("abort", speed=25)
+    found = live(domain, mk.kubevirt("1.9", completion_timeout_per_gib=3), speed=25)
+    domain.close()
+    assert list(found.decisions["action"]) == ["abort"]
+    assert not (found.trace.samples["source"] == "action").any()
+    assert found.trace.meta.end.outcome == "cancelled"
+    assert not found.acted
+
+
+def test_post_copy_is_started_and_the_migration_completes():
+    domain = FakeDomain("nonconverging", speed=25)
+    policy = mk.policy(
+        "kubevirt-1.9-stall", allow_post_copy=True, stall_progress_timeout=4, completion_timeout_per_gib=60
+    )
+    found = live(domain, policy, act=True, speed=25)
+    domain.close()
+    assert "start_post_copy" in list(found.decisions["action"])
+    assert found.trace.meta.end.outcome == "completed"
+    again = mk.replay(found.trace, policy)
+    assert told(again.decisions) == told(found.decisions)
+
+
+def test_a_call_that_fails_is_tried_again():
+    domain = FakeDomain("nonconverging", speed=25, refuse=frozenset({"start_post_copy"}))
+    policy = mk.kubevirt("1.8", completion_timeout_per_gib=2, allow_post_copy=True)
+    found = live(domain, policy, act=True, speed=25, limit_s=8)
+    domain.close()
+    assert len(found.decisions) >= 3
+    assert not found.decisions["succeeded"].any()
+    refused = found.trace.samples["error_text"].dropna()
+    assert refused.str.contains("start_post_copy refused").all()
+
+
+def test_no_migration_in_time_is_one_line():
+    domain = FakeDomain("idle", speed=50)
+    with pytest.raises(MigkitError, match="no migration began in time"):
+        live(domain, mk.kubevirt("1.8"), speed=50, limit_s=5)
+    domain.close()
+
+
+def test_a_guest_of_unknown_memory_needs_a_size():
+    class Unknown(FakeDomain):
+        def facts(self):
+            facts = super().facts()
+            return dataclasses.replace(facts, domain=dataclasses.replace(facts.domain, memory_bytes=None))
+
+    domain = Unknown("fast")
+    with pytest.raises(MigkitError, match="memory is unknown"):
+        live(domain, mk.kubevirt("1.8"))
+    domain.close()
