@@ -74,3 +74,14 @@ def test_a_simulated_trace_says_so_in_its_picture(bundled):
     trace = bundled["stall_link"].replace_meta(provenance="simulated")
     figure = mk.plot.convergence(trace)[0].figure
     assert "SIMULATED" in figure.get_suptitle()
+
+
+def test_the_inner_life_of_a_stall_detector_can_be_drawn(bundled):
+    policy = mk.policy("kubevirt-1.9-stall", stall_progress_timeout=10, completion_timeout_per_gib=20)
+    axes = mk.plot.decisions(mk.replay(bundled["noconverge_abort"], policy), internals=True)
+    assert len(axes) == 3
+    assert labels(axes[0]) == [
+        "memory", "least before the window", "stall threshold", "best remaining", "switchover target",
+    ]  # fmt: skip
+    assert "smoothed by the monitor" in labels(axes[1])
+    assert "completion deadline" in labels(axes[1])

@@ -1,8 +1,4 @@
-"""Pictures of traces and replays. The numbers come from `stats`; nothing is computed here.
-
-Every function returns the Axes it drew on and never shows them. Colours are those of Okabe and Ito (2008), told apart
-by line style and marker too.
-"""
+"""Pictures of migrations as they were recorded."""
 
 from __future__ import annotations
 
@@ -13,11 +9,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
 from migkit import stats
-from migkit.drivers.replay import Replay
 from migkit.trace import Trace
 from migkit.units import MIB, format_ms
 
@@ -45,35 +39,37 @@ def convergence(trace: Trace, *, axes: Sequence[Axes] | None = None) -> list[Axe
             3 + throttled, 1, sharex=True, figsize=(9, 7 + 1.4 * throttled), layout="constrained",
             height_ratios=[3, 2, 1.6] + [1] * throttled,
         )  # fmt: skip
-        figure.suptitle(_title(trace), fontsize=11)
+        figure.suptitle(title(trace), fontsize=11)
         axes = list(made)
-    _remaining(axes[0], trace)
+    remaining(axes[0], trace)
     _rates(axes[1], trace)
     _expected_downtime(axes[2], trace)
     if throttled and len(axes) > 3:
         _throttle(axes[3], trace)
     for ax in axes:
-        _shade_phases(ax, trace)
+        shade_phases(ax, trace)
         ax.grid(visible=True, axis="y", alpha=0.3)
-    _mark(axes[0], trace, named=True)
+    mark(axes[0], trace, named=True)
     for ax in axes[1:]:
-        _mark(ax, trace, named=False)
+        mark(ax, trace, named=False)
     axes[-1].set_xlabel("time since the job began (s)")
     axes[-1].set_xlim(0, max(trace.t_s[trace.active].max() * 1.02, 0.1))
     return list(axes)
 
 
-def _rows(table: pd.DataFrame) -> Iterator[Any]:
+def rows(table: pd.DataFrame) -> Iterator[Any]:
     """Its rows, by the names of the columns."""
     return table.itertuples()
 
 
-def _title(trace: Trace) -> str:
+def title(trace: Trace) -> str:
+    """A picture's heading: the name, the provenance where it is not a recording, the outcome."""
     beside = {"imported": " (imported)", "simulated": " (SIMULATED)"}.get(trace.meta.provenance, "")
     return f"{trace.name}{beside}: {trace.meta.end.outcome}"
 
 
-def _remaining(ax: Axes, trace: Trace) -> None:
+def remaining(ax: Axes, trace: Trace) -> None:
+    """Data left to send, memory and disk stacked, iterations ticked below."""
     chosen = trace.active
     t = trace.t_s[chosen]
     memory = np.nan_to_num(trace.column("memory_remaining_bytes")[chosen]) / MIB
@@ -84,7 +80,7 @@ def _remaining(ax: Axes, trace: Trace) -> None:
     ax.plot(t, memory + disk, color=BLUE, lw=1.2)
     ax.set_ylabel("remaining (MiB)")
     ax.set_ylim(0, max((memory + disk).max() * 1.12, 1))
-    _legend(ax)
+    legend(ax)
     edges = stats.iterations(trace)["start_s"]
     ax.plot(
         edges, np.zeros(len(edges)), "|", color=GREY, ms=9, mew=1, transform=ax.get_xaxis_transform(), clip_on=False
@@ -99,17 +95,17 @@ def _rates(ax: Axes, trace: Trace) -> None:
         ("dirty_rate_bps", "dirty rate", RED, "--"),
     ):
         ax.plot(flow["t_s"], flow[column] / MIB, style, color=colour, lw=1.4, label=label)
-    ax.set_ylim(0, _headroom(flow.drop(columns="t_s").to_numpy() / MIB))
+    ax.set_ylim(0, headroom(flow.drop(columns="t_s").to_numpy() / MIB))
     ax.set_ylabel("rate (MiB/s)")
-    _legend(ax)
+    legend(ax)
 
 
-def _legend(ax: Axes) -> None:
+def legend(ax: Axes) -> None:
     """Above the panel, where it covers no curve and no name."""
     ax.legend(loc="lower right", bbox_to_anchor=(1.01, 0.96), fontsize=8, ncols=4, frameon=False)
 
 
-def _headroom(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> float:
+def headroom(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> float:
     """A top that a single burst cannot flatten everything below it, with room for the legend."""
     known = values[np.isfinite(values)]
     return 1.0 if not len(known) else max(float(np.quantile(known, 0.99)) * 1.2, 1.0)
@@ -129,7 +125,7 @@ def _expected_downtime(ax: Axes, trace: Trace) -> None:
     ax.set_ylabel("expected downtime")
     if len(known):
         ax.margins(y=0.15)
-    _legend(ax)
+    legend(ax)
 
 
 def _throttle(ax: Axes, trace: Trace) -> None:
@@ -139,27 +135,28 @@ def _throttle(ax: Axes, trace: Trace) -> None:
     ax.set_ylabel("throttle (%)")
 
 
-def _shade_phases(ax: Axes, trace: Trace) -> None:
-    for phase in _rows(stats.phases(trace)):
+def shade_phases(ax: Axes, trace: Trace) -> None:
+    """Phases as shades behind the curves."""
+    for phase in rows(stats.phases(trace)):
         ax.axvspan(phase.start_s, phase.end_s, color=_PHASE_SHADES[phase.phase], zorder=-1, lw=0)
 
 
-def _mark(ax: Axes, trace: Trace, *, named: bool) -> None:
+def mark(ax: Axes, trace: Trace, *, named: bool) -> None:
     """Vertical lines at actions and switchover; names stand at staggered heights so that they do not overlap."""
     found = stats.marks(trace)
     reach_s = float(trace.t_s[trace.active].max())
     level, last_s = 0, -np.inf
-    for mark in _rows(found[found["t_s"] <= reach_s * 1.02]):
-        colour = RED if mark.kind == "action" else GREY
-        ax.axvline(mark.t_s, color=colour, ls="-." if mark.kind == "action" else ":", lw=1)
+    for moment in rows(found[found["t_s"] <= reach_s * 1.02]):
+        colour = RED if moment.kind == "action" else GREY
+        ax.axvline(moment.t_s, color=colour, ls="-." if moment.kind == "action" else ":", lw=1)
         if not named:
             continue
-        level = (level + 1) % 4 if mark.t_s - last_s < 0.22 * reach_s else 0
-        last_s = mark.t_s
-        side = "right" if mark.t_s > 0.6 * reach_s else "left"
+        level = (level + 1) % 4 if moment.t_s - last_s < 0.22 * reach_s else 0
+        last_s = moment.t_s
+        side = "right" if moment.t_s > 0.6 * reach_s else "left"
         ax.annotate(
-            mark.label, (mark.t_s, 0.97 - 0.085 * level), xycoords=("data", "axes fraction"), fontsize=8, color=colour,
-            ha=side, va="top", xytext=(-4 if side == "right" else 4, 0), textcoords="offset points",
+            moment.label, (moment.t_s, 0.97 - 0.085 * level), xycoords=("data", "axes fraction"), fontsize=8,
+            color=colour, ha=side, va="top", xytext=(-4 if side == "right" else 4, 0), textcoords="offset points",
             bbox={"boxstyle": "round,pad=0.15", "fc": "white", "ec": "none", "alpha": 0.75},
         )  # fmt: skip
 
@@ -201,17 +198,17 @@ def downtime(traces: Iterable[Trace], *, ax: Axes | None = None) -> Axes:
 
 def overview(traces: Sequence[Trace], *, columns: int = 4) -> list[Axes]:
     """Many traces small: remaining data over time, each with its own scales. Returns one Axes a trace."""
-    rows = max(1, -(-len(traces) // columns))
-    figure, grid = plt.subplots(rows, columns, figsize=(3 * columns, 1.9 * rows), layout="constrained", squeeze=False)
+    lines = max(1, -(-len(traces) // columns))
+    figure, grid = plt.subplots(lines, columns, figsize=(3 * columns, 1.9 * lines), layout="constrained", squeeze=False)
     axes: list[Axes] = list(grid.flat)
     for ax, trace in zip(axes, traces, strict=False):
         chosen = trace.active
         ax.fill_between(
             trace.t_s[chosen], trace.column("data_remaining_bytes")[chosen] / MIB, color=SKY, alpha=0.7, lw=0
         )
-        for mark in _rows(stats.marks(trace)):
-            if mark.t_s <= trace.t_s[chosen].max():
-                ax.axvline(mark.t_s, color=RED if mark.kind == "action" else GREY, ls="-.", lw=0.8)
+        for moment in rows(stats.marks(trace)):
+            if moment.t_s <= trace.t_s[chosen].max():
+                ax.axvline(moment.t_s, color=RED if moment.kind == "action" else GREY, ls="-.", lw=0.8)
         ax.set_title(f"{trace.name}\n{trace.meta.end.outcome}", fontsize=8)
         ax.set_ylim(bottom=0)
         ax.tick_params(labelsize=7)
@@ -220,76 +217,3 @@ def overview(traces: Sequence[Trace], *, columns: int = 4) -> list[Axes]:
     figure.supxlabel("time since the job began (s)", fontsize=9)
     figure.supylabel("remaining (MiB)", fontsize=9)
     return axes[: len(traces)]
-
-
-_ACTION_MARKS = {
-    "start_post_copy": ("v", GREEN),
-    "suspend": ("s", ORANGE),
-    "set_max_downtime": ("^", BLUE),
-    "abort": ("X", RED),
-}
-
-
-def decisions(runs: Sequence[Replay], *, labels: Sequence[str] = (), axes: Sequence[Axes] | None = None) -> list[Axes]:
-    """What policies would have done to one trace: remaining data above, a lane a policy below.
-
-    A lane is drawn in full up to where the replay leaves what was really done, and dotted from there on; hollow marks
-    are unknowable. A bar through a mark is the spread over the phases of the monitor's timer; a small tick in the lane
-    is its completion deadline.
-
-    Parameters: `runs`, replays of the same trace; `labels`, a name each (default: the policies'); `axes`, two of them.
-    Returns the two Axes.
-    """
-    trace = runs[0].trace
-    names = list(labels) or [run.policy.name for run in runs]
-    if axes is None:
-        figure, made = plt.subplots(
-            2, 1, sharex=True, figsize=(9, 3.4 + 0.42 * len(runs)), layout="constrained",
-            height_ratios=[2.4, 0.6 + 0.42 * len(runs)],
-        )  # fmt: skip
-        figure.suptitle(f"{_title(trace)}; what policies would have done", fontsize=11)
-        axes = list(made)
-    top, lanes = axes
-    _remaining(top, trace)
-    _shade_phases(top, trace)
-    _mark(top, trace, named=True)
-    end_s = float(trace.t_s[trace.active].max())
-    for place, run in enumerate(runs):
-        _lane(lanes, run, -place, end_s)
-    lanes.set_yticks([-place for place in range(len(runs))], names, fontsize=9)
-    lanes.set_ylim(-len(runs) + 0.4, 0.6)
-    lanes.set_xlabel("time since the job began (s)")
-    lanes.set_xlim(0, max(end_s * 1.02, 0.1))
-    _lane_legend(lanes, runs)
-    return [top, lanes]
-
-
-def _lane(ax: Axes, run: Replay, y: int, end_s: float) -> None:
-    leaves_s = end_s if run.divergence_s is None else min(run.divergence_s, end_s)
-    ax.plot([0, leaves_s], [y, y], color=GREY, lw=1.5, zorder=1)
-    ax.plot([leaves_s, end_s], [y, y], color=GREY, lw=1, ls=":", zorder=1)
-    if 0 < run.deadline_s <= end_s:
-        ax.plot([run.deadline_s], [y], "|", color="black", ms=14, mew=1, zorder=2)
-    for decision in _rows(run.decisions):
-        marker, colour = _ACTION_MARKS[str(decision.action)]
-        sure = decision.basis in ("observed", "bounded")
-        ax.plot([decision.earliest_s, decision.latest_s], [y, y], color=colour, lw=4, alpha=0.35, zorder=2)
-        ax.plot(
-            decision.t_s, y, marker, color=colour, ms=8, mew=1.3, zorder=3, ls="none",
-            mfc=colour if sure else "white",
-        )  # fmt: skip
-
-
-def _lane_legend(ax: Axes, runs: Sequence[Replay]) -> None:
-    seen = {str(action) for run in runs for action in run.decisions["action"]}
-    handles = [
-        Line2D([], [], marker=marker, color=colour, ls="none", ms=7, label=action.replace("_", " "))
-        for action, (marker, colour) in _ACTION_MARKS.items()
-        if action in seen
-    ]
-    handles.append(Line2D([], [], marker="|", color="black", ls="none", ms=10, label="completion deadline"))
-    if any(run.divergence_s is not None for run in runs):
-        handles.append(Line2D([], [], color=GREY, ls=":", label="not what really happened any more"))
-    figure = ax.get_figure(root=True)
-    assert figure is not None
-    figure.legend(handles=handles, loc="outside lower center", fontsize=8, ncols=4, frameon=False)

@@ -1,0 +1,12 @@
+"""Pictures of traces and replays. The numbers come from `stats` and the drivers; nothing is computed here.
+
+Every function returns the Axes it drew on and never shows them. Colours are those of Okabe and Ito (2008), told apart
+by line style and marker too.
+"""
+
+from __future__ import annotations
+
+from migkit.plot.migration import convergence, downtime, overview
+from migkit.plot.policy import decisions
+
+__all__ = ["convergence", "decisions", "downtime", "overview"]
