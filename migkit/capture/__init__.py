@@ -1,0 +1,1 @@
+"""How a migration comes in: recorded from libvirt or a fake domain, or imported from what other tools wrote."""

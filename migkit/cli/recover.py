@@ -1,0 +1,32 @@
+"""`migkit recover`: a trace from the journal of a recorder that was killed."""
+
+from __future__ import annotations
+
+import argparse
+
+from migkit.cli.record import described
+
+
+def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Adds the verb to the parser."""
+    parser = verbs.add_parser(
+        "recover", help="make a trace of what a killed recorder left", description=__doc__,
+        epilog="The journal is removed once the trace is written, unless parts of it could not be read.",
+    )  # fmt: skip
+    parser.add_argument("journal", metavar="JOURNAL", help="the OUT.journal beside the output of `migkit record`")
+    parser.add_argument("-o", "--output", metavar="FILE", help="the trace (default: the name without .journal)")
+    parser.add_argument("--force", action="store_true", help="overwrite what exists")
+    parser.add_argument("--json", action="store_true", help="print the result as a JSON object")
+    parser.set_defaults(handler=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Writes the trace and says what it holds."""
+    from migkit.capture.journal import recover
+
+    recording = recover(arguments.journal, arguments.output, force=arguments.force)
+    told = described(recording, as_json=arguments.json)
+    if recording.skipped_bytes and not arguments.json:
+        told += f"; {recording.skipped_bytes} damaged bytes were skipped, the journal is kept"
+    print(told)
+    return 0
