@@ -93,7 +93,8 @@ class End:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Heartbeat:
     """What the guest itself lived through: it beats every `interval_ms`. `downtime_ms` is the gap from its last beat
-    on the source to its first on the destination; `p99_gap_ms` is the resolution: the 99th percentile of other gaps."""
+    on the source to its first on the destination; `p99_gap_ms` is the resolution: the 99th percentile of other gaps;
+    `largest_gap_ms` is the longest anywhere, the downtime included."""
 
     interval_ms: float
     downtime_ms: float | None = None

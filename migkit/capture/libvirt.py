@@ -102,6 +102,7 @@ class LibvirtDomain:
             self._register()
 
     def reopen(self) -> None:
+        _close_aside(self._connection, [], wait_s=0)
         try:
             self._connection = _open(self.uri)
             self._domain = self._connection.lookupByUUIDString(self._uuid)
@@ -196,8 +197,8 @@ def _final(domain: Any) -> dict[str, Any] | None:
     return stats if stats.pop("type", 0) == libvirt.VIR_DOMAIN_JOB_COMPLETED else None
 
 
-def _close_aside(connection: Any, handles: list[int]) -> None:
-    """Closes without waiting: on a dead link that would hold up the end of a recording for half a minute."""
+def _close_aside(connection: Any, handles: list[int], *, wait_s: float = 2) -> None:
+    """Closes without waiting long: on a dead link that would hold up the end of a recording for half a minute."""
 
     def close() -> None:
         with contextlib.suppress(libvirt.libvirtError):
@@ -207,7 +208,7 @@ def _close_aside(connection: Any, handles: list[int]) -> None:
 
     closing = threading.Thread(target=close, daemon=True)
     closing.start()
-    closing.join(2)
+    closing.join(wait_s)
 
 
 def open_domain(domain: str, uri: str, *, via: str | None = None, via_socket: str | None = None) -> LibvirtDomain:

@@ -65,8 +65,8 @@ def record(
     'completed'
     """
     target = _writable(output, force=force)
-    if interval_ms <= 0:
-        raise UsageError(f"interval {interval_ms} ms: must be more than 0")
+    if not 0 < interval_ms <= 60_000:
+        raise UsageError(f"interval {interval_ms:g} ms: must be more than 0 and at most 60000")
     with contextlib.ExitStack() as stack:
         opened = _opened(stack, source, lambda name: s.open_source(name, uri, via=via, via_socket=via_socket))
         facts = in_background(opened.facts)
@@ -184,9 +184,7 @@ class _Session:
         if row.get("error_code") in s.NEVER:
             raise MigkitError(f"{name}: job stats cannot be had: {row['error_text']}")
         if not wait and row["source"] == "poll":
-            raise MigkitError(
-                f"{self._facts.domain.name}: no migration is running; leave out --no-wait to wait for one"
-            )
+            raise MigkitError(f"{name}: no migration is running; leave out --no-wait to wait for one")
         return False
 
     def _interrupted(self) -> End:
@@ -264,15 +262,17 @@ class _Session:
 
 
 def _completed_stats(witness: s.Witness | None) -> dict[str, Any] | None:
+    """None also where nobody answers in time: a connection may be dead without knowing it."""
     if witness is None:
         return None
     try:
-        return witness.completed_stats()
+        stats: dict[str, Any] | None = in_background(witness.completed_stats, DESTINATION_S)
     except s.SourceError as error:
         if error.lost:
             with contextlib.suppress(s.SourceError):
-                witness.reopen()
+                in_background(witness.reopen, DESTINATION_S)
         return None
+    return stats
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any, Final
 
 from migkit.capture.source import Event, Source, SourceError
@@ -179,8 +179,9 @@ def _event_row(event: Event) -> Row:
     return row | row_from_stats(event.stats)
 
 
-def in_background(call: Callable[[], Any]) -> Any:
-    """Runs a call that may hang in C on a thread of its own, so that Ctrl-C acts at once."""
+def in_background(call: Callable[[], Any], timeout_s: float | None = None) -> Any:
+    """Runs a call that may hang in C on a thread of its own, so that Ctrl-C acts at once. None when it takes longer
+    than `timeout_s`."""
     answer: Inbox = SimpleQueue()
 
     def run() -> None:
@@ -190,7 +191,10 @@ def in_background(call: Callable[[], Any]) -> Any:
             answer.put((False, error))
 
     threading.Thread(target=run, daemon=True).start()
-    succeeded, value = answer.get()
+    try:
+        succeeded, value = answer.get(timeout=timeout_s)
+    except Empty:
+        return None
     if not succeeded:
         raise value
     return value

@@ -122,18 +122,19 @@ def corrupted(lines: Iterable[Line]) -> bool:
 def measure(lines: Sequence[Line], *, interval_ms: float, since_ns: int, until_ns: int) -> Heartbeat:
     """The guest's downtime and the gaps of its beats between two moments (monotonic ns).
 
-    `downtime_ms` is None when the guest did not beat on both hosts; `largest_gap_ms` is the largest of the other gaps.
+    `downtime_ms` is None when the guest did not beat on both hosts; `largest_gap_ms` is the largest gap anywhere.
     """
     window = [line for line in lines if since_ns <= line.mono_ns <= until_ns]
     beats = [[line.mono_ns for line in said(window, "hb", side)] for side in (SOURCE, DESTINATION)]
     gaps = sorted(b - a for side in beats for a, b in itertools.pairwise(side))
     # The first words on the destination may be the rest of a line begun on the source: any line counts there.
     arrived = [line.mono_ns for line in window if line.connection == DESTINATION]
+    downtimes = [arrived[0] - beats[SOURCE][-1]] if beats[SOURCE] and arrived else []
     return Heartbeat(
         interval_ms=interval_ms,
-        downtime_ms=_ms(arrived[0] - beats[SOURCE][-1]) if beats[SOURCE] and arrived else None,
+        downtime_ms=_ms(downtimes[0]) if downtimes else None,
         p99_gap_ms=_ms(gaps[math.ceil(0.99 * len(gaps)) - 1]) if gaps else None,
-        largest_gap_ms=_ms(gaps[-1]) if gaps else None,
+        largest_gap_ms=_ms(max([*gaps[-1:], *downtimes])) if gaps or downtimes else None,
     )
 
 

@@ -192,7 +192,12 @@ def _merge(trace: Trace, scenario: Scenario, lab: Lab, seen: _Observed) -> Trace
         guest_corrupted=seen.corrupted, truth=dataclasses.asdict(scenario.truth) if scenario.truth else {},
     )  # fmt: skip
     host = dataclasses.replace(meta.host, accelerator=lab.accelerator)
-    return trace.with_rows(seen.rows).replace_meta(migration=migration, host=host, heartbeat=seen.heartbeat, lab=about)
+    known = trace.with_rows(seen.rows)
+    end = meta.end
+    if end.outcome != "completed" and not end.error_text:
+        # Only the caller of the migration hears why it failed.
+        end = dataclasses.replace(end, error_code=seen.outcome.error_code, error_text=seen.outcome.error_text)
+    return known.replace_meta(migration=migration, host=host, heartbeat=seen.heartbeat, lab=about, end=end)
 
 
 def _told(asked: Guest) -> dict[str, Any]:

@@ -188,6 +188,7 @@ def downtime(traces: Iterable[Trace], *, ax: Axes | None = None) -> Axes:
     ):
         ax.plot(table[column], rows, marker, color=colour, ls="none", label=label, ms=7, mew=1.5, alpha=0.9)
     ax.set_yticks(rows, list(table.index), fontsize=8)
+    ax.set_ylim(-0.7, len(table) - 0.3)
     ax.set_xscale("log")
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: format_ms(value)))
     ax.set_xlabel("guest pause")

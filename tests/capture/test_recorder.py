@@ -326,7 +326,7 @@ def test_outputs_that_cannot_be_are_refused_at_once(tmp_path):
     ]:
         with pytest.raises(MigkitError, match=said):
             mk.record(domain, output=output)
-    with pytest.raises(UsageError, match="interval 0 ms"):
+    with pytest.raises(UsageError, match="interval 0 ms: must be"):
         mk.record(domain, output=tmp_path / "a.parquet", interval_ms=0)
     assert (tmp_path / "there.parquet").read_text() == "precious"
 
