@@ -39,8 +39,12 @@ def test_events_and_actions_are_named(bundled):
 
 
 def test_every_bundled_trace_can_be_drawn(bundled):
+    import matplotlib.pyplot as plt
+
     for trace in bundled.values():
-        mk.plot.convergence(trace)[0].figure.canvas.draw()
+        figure = mk.plot.convergence(trace)[0].figure
+        figure.canvas.draw()
+        plt.close(figure)
     assert len(mk.plot.overview(list(bundled.values()))) == len(bundled)
 
 

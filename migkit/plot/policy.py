@@ -131,7 +131,7 @@ def _lane(ax: Axes, run: Replay, y: int, end_s: float) -> None:
         ax.plot([decision.earliest_s, decision.latest_s], [y, y], color=colour, lw=4, alpha=0.35, zorder=2)
         ax.plot(
             decision.t_s, y, marker, color=colour, ms=8, mew=1.3, zorder=3, ls="none",
-            mfc=colour if sure else "white",
+            mfc=colour if sure else "white", clip_on=False,
         )  # fmt: skip
 
 

@@ -40,10 +40,10 @@ def test_the_bundled_scenarios_are_all_there() -> None:
 
 
 @pytest.mark.parametrize("entry", scenario.load().values(), ids=lambda entry: entry.name)
-def test_a_bundled_scenario_tells_its_truth_and_ends_within_a_minute(entry: scenario.Scenario) -> None:
+def test_a_bundled_scenario_tells_its_truth_and_ends(entry: scenario.Scenario) -> None:
     assert entry.truth is not None
     assert entry.description
-    assert entry.seconds <= 60
+    assert entry.seconds <= 200
     assert all(action.at_s < entry.seconds for action in entry.actions)
 
 
