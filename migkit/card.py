@@ -70,4 +70,6 @@ _LIMITS = """
 Small guests of a lab, two hosts on one machine, links limited by hand, emulated processors where the accelerator is
 tcg: levels and causes are real, absolute times of a large production guest are not. `provenance` says what a trace is:
 *recorded* by migkit's recorder, *imported* from what another tool wrote of a real migration, *simulated* by a model.
+
+Licence of the traces: [CC-BY-4.0](https://creativecommons.org/licenses/by/4.0/).
 """

@@ -6,7 +6,7 @@ import migkit as mk
 from migkit.policies import Policy, policy_names
 from tests.conftest import TRACES
 
-TIGHT = {"completion_timeout_per_gib": 10, "progress_timeout": 5}
+TIGHT = {"completion_timeout_per_gib": 10, "progress_timeout": 3}
 
 
 def settings(name: str) -> dict[str, Policy]:
@@ -18,6 +18,13 @@ def settings(name: str) -> dict[str, Policy]:
     if "allow_workload_disruption" in known:
         made["disruption"] = mk.policy(name, allow_workload_disruption=True, **short)
     made["post-copy"] = mk.policy(name, allow_post_copy=True, **short)
+    if "-stall" in name:
+        # A deadline far enough away for the stall to be found before it.
+        early = {"completion_timeout_per_gib": 60, "stall_progress_timeout": 3}
+        made["early stall"] = mk.policy(name, **early)
+        made["early stall, wide"] = mk.policy(name, max_downtime_ms=4000, **early)
+        made["early stall, disruption"] = mk.policy(name, allow_workload_disruption=True, **early)
+        made["early stall, post-copy"] = mk.policy(name, allow_post_copy=True, **early)
     return made
 
 
@@ -51,8 +58,10 @@ def test_every_kind_of_action_occurs_on_at_least_three_real_traces(migkit_golden
         cells = "".join(f"{len(found.get(name, ())) or '-':>13}" for name in names)
         lines.append(f"{what + ' ' + kind:<32}{cells}")
     migkit_golden("\n".join(lines) + "\n", name="ACTIONS")
-    for kind in ("start_post_copy", "suspend", "set_max_downtime", "abort"):
-        assert max(len(t) for t in counts["action", kind].values()) >= 3, kind
+    kinds = {("action", kind) for kind in ("start_post_copy", "suspend", "set_max_downtime", "abort")}
+    kinds |= {("reason", "stuck"), ("reason", "timeout"), ("reason", "downtime-tuning"), ("reason", "not-completable")}
+    kinds |= {("reason", f"stall-{what}") for what in ("abort", "soft-stop", "hard-stop", "post-copy")}
+    assert {kind for kind in kinds if max(map(len, counts.get(kind, {"": ()}).values())) < 3} == set()
 
 
 # They decide as v1.4 does; their decisions are in the texts above.
