@@ -93,7 +93,8 @@ class _Reading:
         self.mono_ns = rows["mono_ns"].to_numpy(dtype=np.int64) - trace.t0_ns
         if not len(self.rows):
             raise MigkitError(f"{trace.name or 'trace'}: holds no sample to read")
-        self.events_ns = _event_times_ns(trace, int(self.times_ns[-1]))
+        self.end_ns = min(int(self.times_ns[-1]), _completed_ns(trace))
+        self.events_ns = _event_times_ns(trace, self.end_ns)
 
     def at(self, t_ns: int) -> int:
         """The row of the newest answer at `t_ns`, -1 for none."""
@@ -113,7 +114,7 @@ class _Reading:
 
 
 def _schedule(reading: _Reading, first_ns: int, *, events: bool) -> Schedule:
-    end_ns = int(reading.times_ns[-1])
+    end_ns = reading.end_ns
     moments = reading.events_ns if events else []
     found: list[tuple[int, bool, int]] = []
     due_ns, next_event = first_ns, 0
@@ -136,6 +137,19 @@ def _schedule(reading: _Reading, first_ns: int, *, events: bool) -> Schedule:
         age_ns=np.where(row >= 0, np.maximum(t_all - read_ns, 0), NO_SAMPLE_NS),
         phase_ms=first_ns / NS_PER_MS,
     )
+
+
+def _completed_ns(trace: Trace) -> int:
+    """When the job was done, by libvirt's final statistics or else by the job-completed event: whoever asks for
+    statistics after that hangs until the migrate call has returned and the monitor with it."""
+    end = trace.meta.end
+    if end.outcome != "completed":
+        return NO_SAMPLE_NS
+    if end.completed and "time_elapsed" in end.completed:
+        return int(end.completed["time_elapsed"]) * NS_PER_MS
+    rows = trace.samples
+    places = np.flatnonzero((rows["source"] == "job").to_numpy(dtype=bool))
+    return int(rows["mono_ns"].iloc[places[-1]]) - trace.t0_ns if len(places) else NO_SAMPLE_NS
 
 
 def _event_times_ns(trace: Trace, end_ns: int) -> list[int]:

@@ -57,3 +57,17 @@ def test_recorded_wakes_are_used_as_they_are():
     assert plans[0].recorded
     assert list(plans[0].t_ns // NS_PER_MS) == [397, 800]
     assert list(plans[0].event) == [False, True]
+
+
+def test_a_monitor_does_not_outlive_a_completed_migration():
+    """The last poll hangs beyond the end; the monitor has gone with the migrate call."""
+    job = {"mono_ns": 1000 * NS_PER_MS, "wall_ns": 0, "source": "job", "data_remaining_bytes": 0}
+    late = poll(2500, job_type=None, error_code=55)
+    rows = [*(poll(t) for t in range(0, 1000, 100)), job, late]
+    meta = TraceMeta(end=End(outcome="completed"))
+    plan = schedules(mk.Trace.from_rows(rows, meta, "by hand"), events=False)[0]
+    assert list(plan.t_ns // NS_PER_MS) == [400, 800]
+    told = TraceMeta(end=End(outcome="completed", completed={"time_elapsed": 700}))
+    assert len(schedules(mk.Trace.from_rows(rows, told, "by hand"), events=False)[0].t_ns) == 1
+    failed = TraceMeta(end=End(outcome="failed"))
+    assert len(schedules(mk.Trace.from_rows(rows, failed, "by hand"), events=False)[0].t_ns) == 6
