@@ -18,10 +18,11 @@ from migkit.trace import Trace
 PAGE = "index.html"
 
 _STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 1080px; margin: 2em auto; padding: 0 1em; color: #222; }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 1240px; margin: 2em auto; padding: 0 1em; color: #222; }
 h1 { font-size: 1.5em; } h2 { font-size: 1.2em; margin-top: 2.2em; border-top: 1px solid #ddd; padding-top: 1em; }
 table { border-collapse: collapse; margin: .6em 0; }
-th, td { padding: .2em .7em; text-align: left; vertical-align: top; }
+th, td { padding: .15em .7em; text-align: left; vertical-align: top; white-space: nowrap; font-size: 13px; }
+td.again { color: #bbb; }
 th { background: #f2f2f2; } tr + tr td { border-top: 1px solid #eee; } img { max-width: 100%; display: block; }
 p.note { color: #555; } .wide { overflow-x: auto; }
 """
@@ -76,12 +77,20 @@ def _overview(folder: Path, traces: Sequence[Trace]) -> str:
 
 
 def _table(table: pd.DataFrame) -> str:
+    """A trace's name leads to its pictures; where a row repeats the one above, it says so faintly."""
     head = "".join(f"<th>{html.escape(str(name))}</th>" for name in table.columns)
-    rows = (
-        "<tr>" + "".join(f"<td>{html.escape(str(value))}</td>" for value in row) + "</tr>"
-        for row in table.itertuples(index=False)
-    )
+    rows, before = [], None
+    for row in table.itertuples(index=False):
+        again = before == row[0]
+        cells = [f"<td class='again'>{html.escape(row[0])}</td>" if again else f"<td>{_link(row[0])}</td>"]
+        cells += [f"<td>{html.escape(str(value))}</td>" for value in row[1:]]
+        rows.append("<tr>" + "".join(cells) + "</tr>")
+        before = row[0]
     return f"<div class='wide'><table><tr>{head}</tr>{''.join(rows)}</table></div>"
+
+
+def _link(name: str) -> str:
+    return f"<a href='#{html.escape(name)}'>{html.escape(name)}</a>"
 
 
 def _trace(folder: Path, trace: Trace, runs: Sequence[Replay], labels: Sequence[str]) -> str:
@@ -91,7 +100,8 @@ def _trace(folder: Path, trace: Trace, runs: Sequence[Replay], labels: Sequence[
     if any(len(run.decisions) for run in runs):
         axes = plot.decisions(runs, labels=labels)
         pictures.append(_picture(folder, f"{trace.name}.decisions.png", axes[0]))
-    return f"<h2>{html.escape(trace.name)}</h2>{told}{trace._repr_html_()}{''.join(pictures)}"
+    name = html.escape(trace.name)
+    return f"<h2 id='{name}'>{name}</h2>{told}{trace._repr_html_()}{''.join(pictures)}"
 
 
 def _picture(folder: Path, name: str, ax: Axes) -> str:

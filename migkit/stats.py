@@ -21,6 +21,9 @@ Floats = npt.NDArray[np.float64]
 _SUSPENDED = 3
 _SUSPENDED_MIGRATED, _SUSPENDED_POSTCOPY = 1, 7
 
+# An event follows the call that caused it within this time.
+_SAME_MOMENT_S = 1.0
+
 ITERATION_COLUMNS = (
     "iteration",
     "start_s",
@@ -158,8 +161,15 @@ def _end_s(trace: Trace) -> float:
 
 
 def switchover_start_s(trace: Trace) -> float | None:
-    """When the source's guest was stopped for the switchover, or None; from the lifecycle event."""
-    return _lifecycle_s(trace, _SUSPENDED, _SUSPENDED_MIGRATED)
+    """When the source's guest was stopped for the switchover, or None; from the lifecycle event.
+
+    libvirt tells the same event when somebody suspends the guest during a migration: after such an action it says
+    nothing of the switchover."""
+    stopped_s = _lifecycle_s(trace, _SUSPENDED, _SUSPENDED_MIGRATED)
+    asked = np.flatnonzero((trace.samples["action"] == "suspend").fillna(False).to_numpy(dtype=bool))
+    if stopped_s is None or not len(asked):
+        return stopped_s
+    return None if abs(stopped_s - trace.t_s[asked[0]]) < _SAME_MOMENT_S else stopped_s
 
 
 def post_copy_start_s(trace: Trace) -> float | None:

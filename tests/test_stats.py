@@ -123,3 +123,11 @@ def test_a_trace_with_nothing_but_preparation_has_no_iterations_and_one_phase():
     trace = mk.Trace.from_rows(rows, TraceMeta(end=End(outcome="lost")), "short")
     assert mk.stats.iterations(trace).empty
     assert list(mk.stats.phases(trace)["phase"]) == ["prepare"]
+
+
+def test_a_guest_that_was_suspended_is_not_at_its_switchover(bundled):
+    """libvirt tells the same lifecycle event for both."""
+    trace = bundled["suspend-midway"]
+    assert mk.stats.switchover_start_s(trace) is None
+    assert list(mk.stats.marks(trace)["label"]) == ["suspend"]
+    assert list(mk.stats.phases(trace)["phase"]) == ["prepare", "ram"]
