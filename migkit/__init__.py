@@ -27,6 +27,7 @@ _HOMES = {
     "read_configuration": "migkit.manifest",
     "Replay": "migkit.drivers.replay",
     "replay": "migkit.drivers.replay",
+    "live": "migkit.drivers.live",
     "record": "migkit.capture.recorder",
     "recover": "migkit.capture.journal",
 }
@@ -40,6 +41,7 @@ __all__ = [
     "__version__",
     "compare",
     "kubevirt",
+    "live",
     "load",
     "open_dataset",
     "plot",
@@ -60,6 +62,7 @@ if TYPE_CHECKING:
     from migkit.capture.recorder import record
     from migkit.comparison import compare
     from migkit.dataset import open_dataset
+    from migkit.drivers.live import live
     from migkit.drivers.replay import Replay, replay
     from migkit.manifest import read_configuration
     from migkit.policies import kubevirt, policy

@@ -114,7 +114,8 @@ import pytest
 chosen = ["tests/policies", "tests/conformance/test_literal_rules.py", "-k", "not compiled"]
 if NAME.endswith(("size", "versions")):
     chosen = ["tests/policies", "tests/test_manifest.py", "tests/conformance/test_conformance.py", "-k", "not compiled"]
-sys.exit(int(pytest.main(["-q", "-x", "-p", "no:cacheprovider", "--hypothesis-seed=1", *chosen])))
+quiet = ["-q", "-x", "-p", "no:cacheprovider", "--assert=plain", "--hypothesis-seed=1"]
+sys.exit(int(pytest.main([*quiet, *chosen])))
 """
 
 
@@ -142,9 +143,11 @@ def main() -> int:
     parser.add_argument("files", nargs="*", default=FILES, help="files of migkit/policies (default: all with logic)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     arguments = parser.parse_args()
-    jobs = []
+    jobs: list[tuple[str, int, str, str]] = []
     for name in arguments.files:
         tree = ast.parse((ROOT / "migkit/policies" / name).read_text())
+        if not survives((name, -1, "unchanged", ast.unparse(tree))):
+            sys.exit(f"{name}: the tests fail without any change; mend that first")
         for line, said, changed in mutants(tree):
             jobs.append((name, len(jobs), f"{name}:{line}: {said}", ast.unparse(changed)))
     alive = 0
