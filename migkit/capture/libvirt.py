@@ -94,7 +94,9 @@ class LibvirtDomain:
 
     def max_downtime_ms(self) -> int | None:
         with self._errors():
-            return int(self._domain.migrateGetMaxDowntime())
+            limit_ms = self._domain.migrateGetMaxDowntime()
+        # The bindings answer a failed call with None here, without an error.
+        return None if limit_ms is None else int(limit_ms)
 
     def subscribe(self, callback: Callable[[Event], None]) -> None:
         self._callback = callback

@@ -194,7 +194,7 @@ class _Session:
 
     def _connection_lost(self, error: Exception) -> End:
         if not isinstance(error, s.SourceError):
-            raise error
+            raise MigkitError(f"a defect of migkit, please report it: {type(error).__name__}: {error}") from error
         if not self._begun:
             raise MigkitError(f"{self._facts.domain.name}: the connection was lost: {error}")
         known = self._ending.end or self._from_witnesses()

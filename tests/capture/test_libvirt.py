@@ -147,3 +147,14 @@ def test_no_permission_on_the_socket_says_what_to_do(capsys, monkeypatch, tmp_pa
         "Permission denied; no permission on libvirt's socket: join the group libvirt, or run as root\n"
     )
     assert said.count("\n") == 1
+
+
+def test_a_limit_that_nobody_tells_is_none(domain, monkeypatch):
+    """The bindings answer None when the connection goes away under this call, and raise nothing."""
+
+    class Gone:
+        def migrateGetMaxDowntime(self):  # noqa: N802
+            return None
+
+    monkeypatch.setattr(domain, "_domain", Gone())
+    assert domain.max_downtime_ms() is None

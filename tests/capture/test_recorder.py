@@ -358,3 +358,18 @@ def test_what_record_returns_describes_the_trace(tmp_path):
     assert result.duration_ms == result.meta.end.completed["time_elapsed"]
     assert dataclasses.is_dataclass(result)
     assert mk.load(result.path).meta == result.meta
+
+
+def test_a_defect_is_one_line_and_loses_nothing(tmp_path: Path) -> None:
+    class Defect(FakeDomain):
+        def answer(self, at_ms):
+            if at_ms > 1500:
+                raise ZeroDivisionError("oops")
+            return super().answer(at_ms)
+
+    domain = Defect("nonconverging")
+    with pytest.raises(MigkitError, match=r"a defect of migkit.*ZeroDivisionError: oops.*migkit recover") as caught:
+        mk.record(domain, output=tmp_path / "x.parquet", interval_ms=50)
+    domain.close()
+    assert "\n" not in str(caught.value)
+    assert mk.recover(tmp_path / "x.parquet.journal", tmp_path / "y.parquet").meta.end.outcome == "interrupted"
