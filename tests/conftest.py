@@ -6,12 +6,15 @@ from pathlib import Path
 
 import matplotlib as mpl
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 import migkit as mk
 
 mpl.use("agg")
-settings.register_profile("migkit", deadline=None, max_examples=50, database=None)
+# A busy machine is no defect: nothing here is timed.
+settings.register_profile(
+    "migkit", deadline=None, max_examples=50, database=None, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("migkit")
 TRACES = Path(__file__).parents[1] / "data" / "traces"
 
