@@ -106,3 +106,47 @@ def test_what_is_no_quantity_is_refused(text):
 def test_a_policy_says_what_was_set():
     assert str(mk.kubevirt("1.8", progress_timeout=30)) == "kubevirt-1.8 (progress_timeout=30)"
     assert set(VERSIONS["1.8"].options) == set(mk.kubevirt("1.8").options)
+
+
+def test_every_default_is_the_one_that_kubevirt_documents():
+    assert dict(mk.kubevirt("1.4").options) == {
+        "progress_timeout": 150, "completion_timeout_per_gib": 150, "allow_post_copy": False,
+    }  # fmt: skip
+    assert dict(mk.policy("kubevirt-main-stall", downtime_tuning=True).options) == {
+        "progress_timeout": 150, "completion_timeout_per_gib": 150, "allow_post_copy": False,
+        "allow_workload_disruption": False, "max_downtime_ms": 900, "stall_detection": True, "stall_margin": 4,
+        "stall_progress_timeout": 40, "switchover_timeout": 60, "ewma_alpha": "0.4", "precopy_possible_factor": "1.5",
+        "patience_window_decay_factor": "0.5", "search_local_minima": True, "completion_timeout_factor": "2",
+        "downtime_tuning": True, "initial_ms": 150, "steps": 7, "start_after_iteration": 3, "cooldown_seconds": 10,
+    }  # fmt: skip
+
+
+def test_migrated_volumes_count_since_v1_3():
+    assert [mk.kubevirt(v).counts_migrated_volumes for v in ("0.59", "1.2", "1.3", "1.9")] == [False, False, True, True]
+
+
+def test_the_smallest_factors_are_counted_in_millionths_and_billionths():
+    assert quantity_factor("0.000003") == 3 * 10.0**-6
+    assert quantity_factor("0.00000007") == 70 * 10.0**-9
+    with pytest.raises(UsageError, match="more than 9 decimals"):
+        quantity_factor("0.00000000007")
+
+
+@pytest.mark.parametrize(
+    ("options", "taken"),
+    [
+        ({"max_downtime_ms": 1}, True), ({"max_downtime_ms": 2_000_000}, True), ({"max_downtime_ms": 0}, False),
+        ({"max_downtime_ms": 2_000_001}, False), ({"stall_margin": 100}, True), ({"stall_margin": 0}, True),
+        ({"stall_margin": 101}, False), ({"ewma_alpha": "1"}, True), ({"ewma_alpha": "0.001"}, True),
+        ({"patience_window_decay_factor": "0"}, True), ({"patience_window_decay_factor": "1.001"}, False),
+        ({"precopy_possible_factor": "1"}, True), ({"precopy_possible_factor": "0.999"}, False),
+        ({"completion_timeout_factor": "1"}, True), ({"progress_timeout": 0}, True), ({"progress_timeout": 2**63}, False),
+        ({"progress_timeout": 2**63 - 1}, True),
+    ],
+)  # fmt: skip
+def test_ranges_include_their_ends(options, taken):
+    if taken:
+        assert mk.kubevirt("1.9", stall_detection=True, **options).given >= set(options)
+        return
+    with pytest.raises(UsageError, match="out of range"):
+        mk.kubevirt("1.9", stall_detection=True, **options)
