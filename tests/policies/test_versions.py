@@ -140,8 +140,8 @@ def test_the_smallest_factors_are_counted_in_millionths_and_billionths():
         ({"stall_margin": 101}, False), ({"ewma_alpha": "1"}, True), ({"ewma_alpha": "0.001"}, True),
         ({"patience_window_decay_factor": "0"}, True), ({"patience_window_decay_factor": "1.001"}, False),
         ({"precopy_possible_factor": "1"}, True), ({"precopy_possible_factor": "0.999"}, False),
-        ({"completion_timeout_factor": "1"}, True), ({"progress_timeout": 0}, True), ({"progress_timeout": 2**63}, False),
-        ({"progress_timeout": 2**63 - 1}, True),
+        ({"completion_timeout_factor": "1"}, True), ({"progress_timeout": 0}, True),
+        ({"progress_timeout": 2**63}, False), ({"progress_timeout": 2**63 - 1}, True),
     ],
 )  # fmt: skip
 def test_ranges_include_their_ends(options, taken):
