@@ -61,6 +61,11 @@ def compare(traces: Sequence[Trace], policies: Mapping[str, Policy] | Sequence[P
     >>> found.table["policy_does"].tolist()
     ['abort']
     """
+    if isinstance(traces, Trace) or not all(isinstance(trace, Trace) for trace in traces):
+        raise UsageError("compare takes a list of traces, e.g. [trace] or mk.open_dataset(folder)")
+    each = policies.values() if isinstance(policies, Mapping) else policies
+    if not all(isinstance(policy, Policy) for policy in each):
+        raise UsageError("compare takes policies, e.g. [mk.policy('kubevirt-1.8'), mk.policy('kubevirt-1.9')]")
     if isinstance(policies, Mapping):
         labelled = dict(policies)
     else:

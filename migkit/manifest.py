@@ -52,6 +52,7 @@ _OTHER = (
 )  # fmt: skip
 _SELECTION = ("selectors",)
 _GATES = {"stallDetector": "MigrationStallDetection", "downtimeTuning": "MigrationDowntimeTuning"}
+_GATES_PATH = "spec.configuration.developerConfiguration.featureGates"
 _WHERE = {
     "KubeVirt": ("spec", "configuration", "migrations"),
     "HyperConverged": ("spec", "liveMigrationConfig"),
@@ -86,22 +87,37 @@ class _Document:
     @property
     def settings(self) -> Mapping[str, Any]:
         """The migration settings, empty when there are none."""
-        found: Any = self.body
-        for name in _WHERE[self.kind]:
-            found = found.get(name) or {} if isinstance(found, Mapping) else {}
-        if not isinstance(found, Mapping):
-            raise MigkitError(f"{self.where}: {self.path} is not an object")
+        return self.object_at(*_WHERE[self.kind])
+
+    def object_at(self, *names: str) -> Mapping[str, Any]:
+        """The object at a path, empty where there is none. Raises MigkitError for anything else there."""
+        found = self.body
+        for depth, name in enumerate(names, 1):
+            inner: Any = found.get(name)
+            if inner is None:
+                return {}
+            if not isinstance(inner, Mapping) or not all(isinstance(key, str) for key in inner):
+                raise MigkitError(f"{self.where}: {'.'.join(names[:depth])} is not an object with named fields")
+            found = inner
         return found
 
 
-def read_configuration(paths: Iterable[str | os.PathLike[str]], version: str | None = None) -> Configuration:
+def read_configuration(
+    paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], version: str | None = None
+) -> Configuration:
     """Effective options from YAML or JSON files of KubeVirt, HyperConverged, MigrationPolicy and VMI objects.
 
-    Parameters: `paths`, files of one or several documents; kinds are laid over each other (policy over cluster, a
-    VMI's own effective configuration over both), whatever the order of the files; `version`, else the one that a
-    KubeVirt object observed, else the newest release. Raises MigkitError that names file, field and range.
+    Parameters: `paths`, a file or several, of one or several documents; kinds are laid over each other (policy over
+    cluster, a VMI's own effective configuration over both), whatever the order of the files; `version`, else the one
+    that a KubeVirt object observed, else the newest release. Raises MigkitError that names file, field and range.
     """
-    documents = [document for path in paths for document in _documents(Path(path))]
+    listed = [paths] if isinstance(paths, str | os.PathLike) else paths
+    documents = [document for path in listed for document in _documents(Path(path))]
+    policies = [document for document in documents if document.kind == "MigrationPolicy"]
+    if len(policies) > 1:
+        raise MigkitError(
+            f"{policies[1].where}: a second MigrationPolicy; KubeVirt applies one to a VMI: give that one"
+        )
     documents.sort(key=lambda document: _ORDER.index(document.kind))
     if not documents:
         raise MigkitError("the configuration holds no object; give a KubeVirt, HyperConverged or MigrationPolicy")
@@ -146,8 +162,8 @@ def _document(path: Path, body: Any) -> _Document:
     kind = body["kind"]
     if kind not in _WHERE:
         raise MigkitError(f"{path}: kind {kind} is none of {', '.join(_WHERE)}")
-    name = (body.get("metadata") or {}).get("name", "")
-    return _Document(kind=kind, body=body, where=f"{path}: {kind}{' ' + name if name else ''}")
+    name = _Document(kind=kind, body=body, where=f"{path}: {kind}").object_at("metadata").get("name", "")
+    return _Document(kind=kind, body=body, where=f"{path}: {kind}{f' {name}' if name else ''}")
 
 
 def _version(documents: Iterable[_Document], version: str | None) -> tuple[str, str]:
@@ -156,11 +172,13 @@ def _version(documents: Iterable[_Document], version: str | None) -> tuple[str, 
             raise unknown("KubeVirt version", version, VERSIONS)
         return version, "given"
     for document in documents:
-        observed = str((document.body.get("status") or {}).get("observedKubeVirtVersion", ""))
-        match = re.match(r"v?(\d+\.\d+)", observed)
-        if document.kind == "KubeVirt" and match:
+        if document.kind != "KubeVirt":
+            continue
+        match = re.match(r"v?(\d+\.\d+)", str(document.object_at("status").get("observedKubeVirtVersion", "")))
+        if match:
             if match[1] not in VERSIONS:
-                raise unknown(f"KubeVirt version in {document.where}", match[1], VERSIONS)
+                raise MigkitError(f"{document.where}: status.observedKubeVirtVersion: KubeVirt {match[1]} is not known "
+                                  f"to this migkit; name the nearest one, e.g. --policy kubevirt-main")  # fmt: skip
             return match[1], f"{document.where}: status.observedKubeVirtVersion"
     return NEWEST, "assumed, the newest release; --policy kubevirt-VERSION sets it"
 
@@ -177,7 +195,11 @@ def _options(document: _Document, version: str) -> dict[str, tuple[Any, str]]:
             continue
         if field == "experimental":
             found |= _experimental(document, value, path, version)
-        elif field in _MONITOR and not (document.kind == "MigrationPolicy" and field == "progressTimeout"):
+        elif field == "progressTimeout" and document.kind == "MigrationPolicy":
+            raise MigkitError(
+                f"{document.where}: {path}: a MigrationPolicy has no progressTimeout; only the cluster has"
+            )
+        elif field in _MONITOR:
             found[_MONITOR[field]] = (value, path)
         else:
             raise _unknown_field(document, path, field, [*_MONITOR, *skipped, "experimental"])
@@ -187,7 +209,7 @@ def _options(document: _Document, version: str) -> dict[str, tuple[Any, str]]:
 def _experimental(document: _Document, block: Any, path: str, version: str) -> dict[str, tuple[Any, str]]:
     found: dict[str, tuple[Any, str]] = {}
     if not isinstance(block, Mapping):
-        raise MigkitError(f"{document.where}: {path} is not an object")
+        raise MigkitError(f"{document.where}: {path} is not an object with named fields")
     flags = {"stallDetector": ("stall_detection", _STALL), "downtimeTuning": ("downtime_tuning", _TUNING)}
     if all(block.get(name) is not None for name in flags) and document.kind == "MigrationPolicy":
         raise MigkitError(f"{document.where}: {path}: stallDetector and downtimeTuning exclude each other")
@@ -197,6 +219,8 @@ def _experimental(document: _Document, block: Any, path: str, version: str) -> d
         if name not in flags:
             raise _unknown_field(document, f"{path}.{name}", name, [*flags, "compression"])
         flag, fields = flags[name]
+        if not isinstance(inner, Mapping):
+            raise MigkitError(f"{document.where}: {path}.{name} is not an object with named fields")
         found[flag] = (True, f"{path}.{name}")
         for field, value in inner.items():
             if field not in fields:
@@ -248,17 +272,20 @@ def _check_gates(documents: Iterable[_Document]) -> None:
     clusters = [document for document in documents if document.kind == "KubeVirt"]
     if not clusters:
         return
-    spec = (clusters[-1].body.get("spec") or {}).get("configuration") or {}
-    gates = set((spec.get("developerConfiguration") or {}).get("featureGates") or ())
+    cluster = clusters[-1]
+    named = cluster.object_at("spec", "configuration", "developerConfiguration").get("featureGates") or []
+    if not isinstance(named, list) or not all(isinstance(gate, str) for gate in named):
+        raise MigkitError(f"{cluster.where}: {_GATES_PATH} is not a list of names")
+    gates = set(named)
     for document in documents:
         if document.kind == "VirtualMachineInstance":
             continue
-        used = [name for name in _GATES if (document.settings.get("experimental") or {}).get(name) is not None]
+        block = document.settings.get("experimental")
+        used = [name for name in _GATES if isinstance(block, Mapping) and block.get(name) is not None]
         for name in used:
             if _GATES[name] not in gates:
                 field = f"{document.path}.experimental.{name}"
-                raise MigkitError(f"{document.where}: {field} needs the feature gate {_GATES[name]} "
-                                  f"(spec.configuration.developerConfiguration.featureGates)")  # fmt: skip
+                raise MigkitError(f"{document.where}: {field} needs the feature gate {_GATES[name]} ({_GATES_PATH})")
         if document.settings.get("maxDowntimeMs") is not None and not gates & set(_GATES.values()):
             raise MigkitError(f"{document.where}: {document.path}.maxDowntimeMs needs one of the feature gates "
                               f"{' and '.join(_GATES.values())}")  # fmt: skip

@@ -92,8 +92,11 @@ def _replace(node: ast.AST, name: str, new: object) -> str:
     return f"{shown[0]} -> {shown[1]}"
 
 
+# A change may loop for ever or collect without end: both are noticed by their appetite.
 CHECK = """
-import sys
+import resource, sys
+resource.setrlimit(resource.RLIMIT_CPU, (40, 40))
+resource.setrlimit(resource.RLIMIT_AS, (3 * 2**30, 3 * 2**30))
 sys.path.insert(0, sys.argv[1])
 import importlib.abc, importlib.util, json
 NAME, SOURCE = sys.argv[2], sys.argv[3]

@@ -100,7 +100,17 @@ def test_main_takes_quantities_and_v19_wants_text(written):
         ("just words", "1.9", "holds no Kubernetes object"),
         ("a: [", "1.9", "is not YAML"),
         ("", "1.9", "holds no object"),
-        ("kind: MigrationPolicy\nspec: {progressTimeout: 3}", "1.9", "spec.progressTimeout: unknown field"),
+        ("kind: MigrationPolicy\nspec: {progressTimeout: 3}", "1.9", "spec.progressTimeout: a MigrationPolicy has no progressTimeout"),
+        ("kind: HyperConverged\nspec: hello", "1.9", "spec is not an object with named fields"),
+        ("kind: HyperConverged\nspec: {liveMigrationConfig: {experimental: {stallDetector: true}}}", "1.9",
+         "experimental.stallDetector is not an object"),
+        ("kind: KubeVirt\nmetadata: hello", "1.9", "metadata is not an object"),
+        ("kind: KubeVirt\nstatus: hello", None, "status is not an object"),
+        ("kind: KubeVirt\nspec: {configuration: {developerConfiguration: hello}}", "1.9", "is not an object"),
+        ("kind: KubeVirt\nspec: {configuration: {developerConfiguration: {featureGates: [{a: b}]}}}", "1.9",
+         "featureGates is not a list of names"),
+        ("kind: KubeVirt\nspec: {configuration: {migrations: {1: 3}}}", "1.9", "is not an object with named fields"),
+        ("kind: MigrationPolicy\n---\nkind: MigrationPolicy", "1.9", "a second MigrationPolicy"),
         ("kind: MigrationPolicy\nspec: {allowPostcopy: true}", "1.9", "did you mean 'allowPostCopy'"),
         ("kind: MigrationPolicy\nspec: {maxDowntimeMs: 0}",
          "1.9", "spec.maxDowntimeMs: 0 is out of range; must be 1 to 2000000"),
@@ -119,7 +129,7 @@ def test_main_takes_quantities_and_v19_wants_text(written):
          "1.9", "needs one of the feature gates"),
         ("kind: KubeVirt\nspec: {configuration: {migrations: {experimental: {stallDetector: {}}}}}", "1.9",
          "needs the feature gate MigrationStallDetection"),
-        ("kind: KubeVirt\nstatus: {observedKubeVirtVersion: v7.3.0}", None, "unknown KubeVirt version"),
+        ("kind: KubeVirt\nstatus: {observedKubeVirtVersion: v7.3.0}", None, "KubeVirt 7.3 is not known to this migkit"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_names_file_field_and_range(written, text, version, said):
@@ -143,3 +153,19 @@ def test_replay_takes_the_configuration_and_says_where_values_came_from(written,
     assert "options of kubevirt-1.9-stall" in out
     assert "--set" in next(line for line in out.splitlines() if "completion_timeout_per_gib" in line)
     assert "completion deadline 11 s" in out
+
+
+def test_every_policy_of_a_comparison_gets_the_configuration(written, capsys):
+    (path,) = written("kind: KubeVirt\nspec: {configuration: {migrations: {completionTimeoutPerGiB: 10, allowPostCopy: true}}}")
+    trace = str(TRACES / "noconverge_abort.parquet")
+    two = ["--policy", "kubevirt-1.8", "--policy", "kubevirt-1.9-stall,stall_progress_timeout=10"]
+    assert main(["compare", trace, "--config", path, *two]) == 0
+    out = capsys.readouterr().out
+    assert out.count("completion_timeout_per_gib   ") == 2
+    assert "--policy kubevirt-1.9-stall" in out
+    assert "start post-copy at 11.2 s" in out
+
+
+def test_one_path_will_do_too(written):
+    (path,) = written(CLUSTER)
+    assert mk.read_configuration(path).policy == mk.read_configuration([path]).policy

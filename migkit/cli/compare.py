@@ -6,7 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
-from migkit.cli.policies import chosen_policies
+from migkit.cli.policies import chosen_policies, origins_told
 from migkit.cli.replay import add_policy_options
 from migkit.cli.table import render
 from migkit.errors import UsageError
@@ -31,13 +31,15 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError("compare needs at least two --policy, e.g. --policy kubevirt-1.8 --policy kubevirt-1.9")
     from migkit.comparison import compare
     from migkit.dataset import open_dataset
+    from migkit.drivers.replay import parse_failures
 
     traces = open_dataset(*arguments.traces)
-    found = compare(traces, policies, data_size_gb=arguments.data_size_gb)
+    found = compare(traces, policies, failures=parse_failures(arguments.fail), data_size_gb=arguments.data_size_gb)
     if arguments.json:
         for row in json.loads(found.table.to_json(orient="records", double_precision=3)):
             print(json.dumps(row))
         return 0
+    print(origins_told(arguments), end="")
     shown = found.table.copy()
     shown["first difference"] = [
         format_s(t) if d else "none" for t, d in zip(shown["t_s"], shown["differs"], strict=True)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from migkit.errors import UsageError
 
 if TYPE_CHECKING:
+    from migkit.manifest import Configuration
     from migkit.policies import Policy
+
+T = TypeVar("T")
 
 
 def parse_options(texts: Iterable[str]) -> dict[str, str]:
@@ -46,34 +49,57 @@ def _parts(text: str) -> tuple[str, str, list[str]]:
 def chosen_policies(arguments: argparse.Namespace) -> dict[str, Policy]:
     """The policies of --policy, --config and --set, by label. Raises UsageError where two have one label."""
     if arguments.config:
-        return _configured(arguments)
-    found = [parse_policy(text, arguments.set) for text in arguments.policy]
+        return {label: found.policy for label, found in configured(arguments).items()}
+    return _labelled([parse_policy(text, arguments.set) for text in arguments.policy])
+
+
+def configured(arguments: argparse.Namespace) -> dict[str, Configuration]:
+    """What --config makes of each --policy, by label: its file's options, over them what the policy's own name and
+    options say, over all --set. Without --policy the version is the configuration's."""
+    return _labelled([_configured(arguments, text) for text in arguments.policy or [""]])
+
+
+def _configured(arguments: argparse.Namespace, text: str) -> tuple[str, Configuration]:
+    from migkit.manifest import Configuration, read_configuration
+    from migkit.policies import kubevirt, policy
+
+    label, name, own = _parts(text)
+    named = policy(name) if name else None
+    found = read_configuration(arguments.config, named.version if named else None)
+    given: dict[str, Any] = {option: found.policy.options[option] for option in found.policy.given}
+    origins = dict(found.origins)
+    features = dict.fromkeys(named.given, True) if named else {}
+    for changes, origin in ((features, f"--policy {name}"), (parse_options(own), f"--policy {text}"),
+                            (parse_options(arguments.set), "--set")):  # fmt: skip
+        given |= changes
+        origins |= dict.fromkeys(changes, origin)
+    made = kubevirt(found.policy.version, **given)
+    for option in made.options:
+        origins.setdefault(option, f"default of KubeVirt {made.version}")
+    return label or made.name, Configuration(policy=made, origins=origins, version_from=found.version_from)
+
+
+def _labelled(found: list[tuple[str, T]]) -> dict[str, T]:
     labelled = dict(found)
     if len(labelled) < len(found):
         raise UsageError("two of the policies have the same name; label them, e.g. --policy tight=kubevirt-1.8,...")
     return labelled
 
 
-def _configured(arguments: argparse.Namespace) -> dict[str, Policy]:
-    """The policy that the configuration makes, changed by --set; further --policy stand beside it."""
-    from migkit.policies import kubevirt
-
-    configuration = configured(arguments)
-    given = {name: configuration.policy.options[name] for name in configuration.policy.given}
-    changes: dict[str, Any] = dict(parse_options(arguments.set))
-    made = kubevirt(configuration.policy.version, **given | changes) if changes else configuration.policy
-    return {"configured": made, **dict(parse_policy(text, arguments.set) for text in arguments.policy[1:])}
+def origins_told(arguments: argparse.Namespace) -> str:
+    """The effective options of each configured policy, each with where it came from; empty without --config."""
+    if not arguments.config:
+        return ""
+    return "".join(_told(label, found) + "\n\n" for label, found in configured(arguments).items())
 
 
-def configured(arguments: argparse.Namespace) -> Any:
-    """The configuration read from --config, for the version that the first --policy names, if any."""
-    from migkit.manifest import read_configuration
-    from migkit.policies import policy
-
-    version = None
-    if arguments.policy:
-        _, name, own = _parts(arguments.policy[0])
-        if own:
-            raise UsageError("with --config the first --policy only names the version; set options with --set")
-        version = policy(name).version
-    return read_configuration(arguments.config, version)
+def _told(label: str, found: Configuration) -> str:
+    policy = found.policy
+    rows = [
+        (name, str(value).lower() if isinstance(value, bool) else str(value), found.origins[name])
+        for name, value in policy.options.items()
+    ]
+    wide, high = max(len(r[0]) for r in rows), max(len(r[1]) for r in rows)
+    lines = [f"  {name:<{wide}}  {value:>{high}}  {origin}" for name, value, origin in rows]
+    named = "" if label == policy.name else f"{label}: "
+    return "\n".join([f"{named}options of {policy.name} (version {found.version_from})", *lines])

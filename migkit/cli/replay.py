@@ -6,13 +6,12 @@ import argparse
 import json
 from typing import TYPE_CHECKING, SupportsInt
 
-from migkit.cli.policies import chosen_policies, configured, parse_options
+from migkit.cli.policies import chosen_policies, origins_told
 from migkit.errors import UsageError
 from migkit.units import format_ms, format_s
 
 if TYPE_CHECKING:
     from migkit.drivers.replay import Replay
-    from migkit.manifest import Configuration
 
 
 def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -33,19 +32,25 @@ def add_policy_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--config", action="append", default=[], metavar="FILE",
         help="options from a KubeVirt, HyperConverged, MigrationPolicy or VMI object in YAML or JSON; may be given "
-        "several times, a policy lies over its cluster; --policy then only names the version",
+        "several times, a policy lies over its cluster; --policy names the version, and may change options",
     )  # fmt: skip
     parser.add_argument(
         "--set", action="append", default=[], metavar="OPTION=VALUE", help="an option for every policy given"
     )
     parser.add_argument(
-        "--data-size-gb", type=int, metavar="N",
+        "--data-size-gb", type=_size, metavar="N",
         help="the size behind the completion deadline (default: from the trace's metadata)",
     )  # fmt: skip
     parser.add_argument(
         "--fail", action="append", default=[], metavar="CALL=N[,N...]",
         help="let the N-th of a libvirt call's uses fail (all: every one), e.g. MigrateStartPostCopy=1",
     )  # fmt: skip
+
+
+def _size(text: str) -> int:
+    if not text.isdigit() or len(text) > 9:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of GB (a whole number, 0 or more)")
+    return int(text)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -57,8 +62,8 @@ def run(arguments: argparse.Namespace) -> int:
     from migkit.drivers.replay import parse_failures, replay
 
     failures = parse_failures(arguments.fail)
-    if arguments.config and not arguments.json:
-        print(_origins(configured(arguments), set(parse_options(arguments.set))) + "\n")
+    if not arguments.json:
+        print(origins_told(arguments), end="")
     for index, trace in enumerate(open_dataset(*arguments.traces)):
         for label, policy in policies:
             found = replay(trace, policy, failures=failures, data_size_gb=arguments.data_size_gb)
@@ -67,19 +72,6 @@ def run(arguments: argparse.Namespace) -> int:
             else:
                 print(("\n" if index or label != policies[0][0] else "") + told(label, found))
     return 0
-
-
-def _origins(configuration: Configuration, changed: set[str]) -> str:
-    """The effective options, each with where it came from."""
-    policy = configuration.policy
-    rows = [
-        (name, str(value).lower() if isinstance(value, bool) else str(value),
-         "--set" if name in changed else configuration.origins[name])
-        for name, value in policy.options.items()
-    ]  # fmt: skip
-    wide, high = max(len(r[0]) for r in rows), max(len(r[1]) for r in rows)
-    lines = [f"  {name:<{wide}}  {value:>{high}}  {origin}" for name, value, origin in rows]
-    return "\n".join([f"options of {policy.name} (version {configuration.version_from})", *lines])
 
 
 def told(label: str, found: Replay) -> str:

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from migkit.cli.policies import chosen_policies
+from migkit.cli.policies import chosen_policies, origins_told
 from migkit.cli.replay import action_text, add_policy_options
 from migkit.units import format_s
 
@@ -49,6 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
     rows = [_row(label, found) for series in zip(*runs.values(), strict=True)
             for label, found in zip(runs, series, strict=True)]  # fmt: skip
     table = pd.DataFrame(rows)
+    print(origins_told(arguments), end="")
     print(render(_sparse(table), {name: name for name in table.columns}))
     page = report.write(Path(arguments.output), traces, runs, table, force=arguments.force)
     print(f"\nPage: {page}\nPictures: {page.parent}/*.png")

@@ -52,21 +52,62 @@ def _target(monitor: Monitor) -> float:
 
 
 def evidence(monitor: Monitor, t_ns: int) -> str:
-    """The numbers that made the call in progress, in words."""
+    """The numbers that made the call in progress, in words: those of the rule that made it."""
+    reason = monitor.calling_for
+    if reason == "downtime-tuning":
+        return _tuning(monitor)
+    if reason == "initial-downtime":
+        limit_ms = min(monitor.options.max_downtime_ms, base.QEMU_DEFAULT_DOWNTIME_MS)
+        return f"the first limit while stall detection is on: {format_ms(limit_ms)}; {_left(monitor)}"
+    if reason == "stuck":
+        idle_s = (t_ns - monitor.state.last_progress_ns) / NS_PER_S
+        return (f"remaining not lower for {idle_s:.1f} s, more than {monitor.options.progress_timeout_s} s; "
+                f"{_left(monitor)}; {_elapsed(monitor, t_ns)}")  # fmt: skip
+    if reason.startswith("stall-"):
+        return f"{_stall(monitor)}; {_pause(monitor)}; {_elapsed(monitor, t_ns)}"
+    paused_for = f"; {_pause(monitor)}" if monitor.options.stall else ""
+    return f"{_elapsed(monitor, t_ns)}; {_left(monitor)}{paused_for}"
+
+
+def _left(monitor: Monitor) -> str:
+    return f"{format_bytes(unsigned_to_float(monitor.state.remaining))} left"
+
+
+def _elapsed(monitor: Monitor, t_ns: int) -> str:
+    """The deadline that is compared: with stall detection the switchover's, unless the guest is paused."""
+    s = monitor.state
+    switching = monitor.options.stall and s.mode != base.PAUSED
+    deadline_s = s.switch_deadline_s if switching else s.acceptable_s
+    name = "switchover deadline" if switching and deadline_s != s.acceptable_s else "completion deadline"
+    return f"{t_ns / NS_PER_S:.1f} s elapsed, {name} {deadline_s} s"
+
+
+def _tuning(monitor: Monitor) -> str:
+    options, now_ms = monitor.options, monitor.state.downtime_ms
+    if monitor.state.last_tuned_ns == base.NEVER:
+        return f"the first limit, {format_ms(options.tuning_initial_ms)}, before any iteration"
+    step_ms = max((options.max_downtime_ms - options.tuning_initial_ms) // options.tuning_steps, 1)
+    cooldown_s = options.tuning_cooldown_ns // NS_PER_S
+    return (f"{format_ms(now_ms)} did not suffice for {cooldown_s} s, past iteration {options.tuning_start_after}; "
+            f"steps of {format_ms(step_ms)} up to {format_ms(options.max_downtime_ms)}; {_left(monitor)}")  # fmt: skip
+
+
+def _stall(monitor: Monitor) -> str:
     s, options = monitor.state, monitor.options
-    elapsed = f"{t_ns / NS_PER_S:.1f} s elapsed, deadline {s.acceptable_s} s"
-    left = f"{format_bytes(unsigned_to_float(s.remaining))} left"
-    if not options.stall:
-        idle_s = (t_ns - s.last_progress_ns) / NS_PER_S
-        idle = f"remaining not lower for {idle_s:.1f} s, limit {options.progress_timeout_s} s"
-        return f"{elapsed}; {idle}; {left}"
+    record, outside, best = (
+        format_bytes(unsigned_to_float(value)) for value in (s.record_remaining, s.outside_remaining, s.best)
+    )
+    window_s = options.window_ms / 1000
+    kept = 1 - options.margin
+    target = f", target best x {1 + options.margin:g}" if options.search_minima else ""
+    judged = f"remaining {record} at the iteration's end, not below {outside} x {kept:g} of {window_s:g} s before"
+    return f"{judged}; best {best}{target}"
+
+
+def _pause(monitor: Monitor) -> str:
+    s, options = monitor.state, monitor.options
     if s.ewma_bps == 0:
-        return f"{elapsed}; no bandwidth known yet; {left}"
-    estimate = stall.estimate_ms(s.record_remaining, s.ewma_bps)
-    bandwidth = f"bandwidth {format_bps(s.ewma_bps)}, pause would be {format_ms(estimate)}"
-    if not s.stalled:
-        return f"{elapsed}; {bandwidth}; {left}"
-    boundary = f"remaining {format_bytes(unsigned_to_float(s.record_remaining))} at the iteration's end"
-    outside, best = (format_bytes(unsigned_to_float(value)) for value in (s.outside_remaining, s.best))
-    known = f"least before the window {outside}, best {best}"
-    return f"stalled: {boundary}, {known}; {bandwidth} against {format_ms(options.max_downtime_ms)}; {elapsed}"
+        return "no bandwidth known yet"
+    estimate_ms = stall.estimate_ms(s.record_remaining, s.ewma_bps)
+    limit = f"{format_ms(options.max_downtime_ms)} x {options.precopy_factor:g}"
+    return f"smoothed bandwidth {format_bps(s.ewma_bps)}: sending it takes {format_ms(estimate_ms)}, accepted {limit}"

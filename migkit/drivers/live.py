@@ -14,15 +14,28 @@ from typing import Any, Protocol
 import pandas as pd
 
 from migkit.capture.outcome import Ending
-from migkit.capture.source import PAUSED, PAUSED_MIGRATION, RUNNING, Event, Facts, Source, SourceError
+from migkit.capture.source import (
+    NEVER,
+    NO_DOMAIN,
+    NOT_RUNNING,
+    PAUSED,
+    PAUSED_MIGRATION,
+    RUNNING,
+    Event,
+    Facts,
+    Source,
+    SourceError,
+)
 from migkit.capture.stats_row import row_from_stats
 from migkit.drivers.evidence import evidence
 from migkit.drivers.monitor import ACTIONS, Monitor
+from migkit.drivers.replay import checked_size
 from migkit.drivers.schedule import POLL_NS
 from migkit.errors import MigkitError, UsageError
 from migkit.meta import Cadence, End, Migration, TraceMeta
 from migkit.policies import base
 from migkit.policies.base import Wakes
+from migkit.policies.integers import wrap
 from migkit.policies.size import data_size_gb as size_of
 from migkit.policies.versions import Policy
 from migkit.schema import JOB_UNBOUNDED
@@ -103,7 +116,7 @@ class Session:
         values: list[Any] = [row["mono_ns"] - self.start_ns, event, "job_type" in row, row.get("job_type", 0)]
         for name in ("data_remaining_bytes", "time_elapsed_ms", "memory_iteration", "memory_bps"):
             value = row.get(name)
-            values += [0 if value is None else int(value), value is not None]
+            values += [0 if value is None else wrap(int(value)), value is not None]
         for column, value in zip(self._wakes, [*values, domain, False], strict=True):
             column.append(value)
 
@@ -181,15 +194,19 @@ def live(
     Parameters: `act`, whether calls are really made, else the policy only says what it would do; `data_size_gb`,
     `has_vfio`, where the domain's own facts are not to be used; `speed`, how many seconds of the domain's world pass
     in one of ours (fake domains); `limit_s` of that world, after which it stops; `on_row`, called with every row.
-    Raises MigkitError when the guest's memory is unknown, or no migration begins in time.
+    The recording goes on to the migration's end when the monitor has ended before; Ctrl-C ends both and keeps what
+    there is. Raises MigkitError when the guest's memory is unknown, it goes away, or no migration begins in time.
     """
     if speed <= 0:
         raise UsageError(f"speed {speed}: must be more than 0")
     facts = domain.facts()
-    size = data_size_gb if data_size_gb is not None else _size(facts)
+    given = None if data_size_gb is None else checked_size(data_size_gb)
+    if given is None and facts.domain.memory_bytes is None:
+        raise MigkitError(f"{facts.domain.name}: the guest's memory is unknown; pass data_size_gb")
     vfio = bool(facts.domain.has_vfio) if has_vfio is None else has_vfio
     loop = _Loop(domain, speed=speed, limit_s=limit_s, hears=policy.hears_iterations, on_row=on_row)
     first, start_ns = loop.first_sample()
+    size = given if given is not None else _size(facts, policy, first)
     session = Session(
         policy, data_size_gb=size, has_vfio=vfio, start_ns=start_ns, act=act, domain=domain, clock=loop.now_ns
     )
@@ -198,17 +215,17 @@ def live(
         provenance=facts.provenance, origin=facts.origin, domain=facts.domain, host=facts.host, end=end,
         migration=Migration(downtime_limit_ms=loop.limit_ms),
         cadence=Cadence(recorder=f"migkit live, {policy.name}", interval_ms=POLL_NS / NS_PER_MS,
-                        iteration_events=policy.hears_iterations, read_only=not act),
+                        iteration_events=policy.hears_iterations, read_only=not act, gaps=tuple(loop.gaps)),
     )  # fmt: skip
     rows = sorted([*session.rows, *loop.other_rows], key=lambda row: row["mono_ns"])
     trace = Trace.from_rows(rows, meta, facts.domain.name)
     return Live(trace=trace, policy=policy, decisions=session.decisions(), result=session.result(), acted=act)
 
 
-def _size(facts: Facts) -> int:
-    if facts.domain.memory_bytes is None:
-        raise MigkitError(f"{facts.domain.name}: the guest's memory is unknown; pass data_size_gb")
-    return size_of(memory=facts.domain.memory_bytes)
+def _size(facts: Facts, policy: Policy, first: dict[str, Any]) -> int:
+    """As a replay of the trace will have it: memory, and the disks that the first statistics speak of."""
+    copied = int(first.get("disk_total") or 0) if policy.counts_migrated_volumes else 0
+    return size_of(memory=facts.domain.memory_bytes, migrated_bytes=[copied])
 
 
 class _Loop:
@@ -224,7 +241,9 @@ class _Loop:
         self._ending = Ending()
         self.other_rows: list[Row] = []
         self.limit_ms: int | None = None
-        self._told = 0
+        self._told, self._woken_ns = 0, 0
+        self._lost_ns: int | None = None
+        self.gaps: list[tuple[int, int]] = []
         domain.subscribe(self._heard)
 
     def now_ns(self) -> int:
@@ -246,7 +265,9 @@ class _Loop:
     def first_sample(self) -> tuple[dict[str, Any], int]:
         """The first stats of a running job, and when that job began."""
         while self.now_ns() < self._limit_ns:
-            stats, _ = self._ask()
+            stats, error = self._ask()
+            if error is not None and (error.code in (NO_DOMAIN, NOT_RUNNING) or error.code in NEVER):
+                raise MigkitError(f"no migration to live through: {error.text}")
             if stats is not None and stats.get("type") == JOB_UNBOUNDED:
                 self.limit_ms = self._domain.max_downtime_ms()
                 return stats, self.now_ns() - int(stats.get("time_elapsed", 0)) * NS_PER_MS
@@ -254,29 +275,54 @@ class _Loop:
         raise MigkitError("no migration began in time")
 
     def run(self, session: Session, first: dict[str, Any]) -> End:
-        """Wakes the monitor until it or the migration ends."""
+        """Wakes the monitor until it has ended, and lives on until the migration has."""
         # The job's clock in the trace is that of its first row: the first wake reads exactly this sample.
         begun_ns = session.start_ns + int(first.get("time_elapsed", 0)) * NS_PER_MS
         self._note(session.wake(begun_ns, first, self._state()))
-        due_ns = self.now_ns() + POLL_NS
-        while not session.monitor.finished and self.now_ns() < self._limit_ns:
-            event = self._next_event(due_ns)
-            stats, error = self._ask()
-            now_ns = self.now_ns()
-            row = session.wake(now_ns, stats, self._state(), iteration=None if event is None else event.iteration)
-            if error is not None:
-                row["error_code"], row["error_text"] = error.code, error.text
-            self._note(row)
-            if self._over(now_ns):
-                break
-            due_ns = now_ns + POLL_NS
-        return self._ending.end or End(outcome="lost", evidence="the monitor stopped before the migration did")
+        self._woken_ns = self.now_ns()
+        try:
+            while self.now_ns() < self._limit_ns and not self._over(self.now_ns()):
+                self._wake(session)
+        except KeyboardInterrupt:
+            return self._ending.end or End(outcome="interrupted", evidence="the monitor was stopped while the job ran")
+        late = "the time limit was reached" if self.now_ns() >= self._limit_ns else "nobody said how it ended"
+        return self._ending.end or End(outcome="lost", evidence=late)
+
+    def _wake(self, session: Session) -> None:
+        """One wake-up of the monitor; once that has ended, a row like a recorder's."""
+        event = self._next_event(self._woken_ns + POLL_NS)
+        stats, error = self._ask()
+        self._woken_ns = now_ns = self.now_ns()
+        if session.monitor.finished:
+            row: Row = {"mono_ns": now_ns, "wall_ns": time.time_ns(), "source": "poll", **row_from_stats(stats or {})}
+            self.other_rows.append(row)
+        else:
+            iteration = None if event is None else event.iteration
+            row = session.wake(now_ns, stats, self._state(), iteration=iteration)
+        if error is not None:
+            row["error_code"], row["error_text"] = error.code, error.text
+            if error.lost:
+                self._reconnect(now_ns)
+        self._note(row)
+
+    def _reconnect(self, since_ns: int) -> None:
+        """Opens a lost connection again; at the next wake, if not now. What lies between is a gap of the trace."""
+        try:
+            self._domain.reopen()
+        except SourceError:
+            self._lost_ns = self._lost_ns or since_ns
+        else:
+            self.gaps.append((self._lost_ns or since_ns, self.now_ns()))
+            self._lost_ns = None
 
     def _note(self, row: Row) -> None:
-        for seen in [*self.other_rows[self._told :], row]:
-            self._told += seen is not row
+        for seen in self.other_rows[self._told :]:
+            self._told += 1
             self._ending.see(seen)
             self._on_row(seen)
+        if row["source"] == "wake":
+            self._ending.see(row)
+            self._on_row(row)
 
     def _over(self, now_ns: int) -> bool:
         return self._ending.settled(now_ns) or self._ending.overdue(now_ns)

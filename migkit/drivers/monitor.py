@@ -72,7 +72,7 @@ class Monitor:
 
     `errors` gives the text of the first error of the migrate call up to a wake-up. `room` is the number of iteration
     events that there can be. `compiled_form` runs the rules compiled by numba; then `run` wants `Wakes` of arrays,
-    else of lists.
+    else of lists. While a call is made, `calling_for` is the reason for it.
     """
 
     def __init__(
@@ -91,6 +91,7 @@ class Monitor:
         self.calls: list[Call] = []
         self.result = Result()
         self.own_abort_reason = ""
+        self.calling_for = ""
         self._abort_asked = False
         self.options = self._registered(options)
         self.state: Any = compiled.new_state() if compiled_form else PlainState()
@@ -137,6 +138,7 @@ class Monitor:
         return row
 
     def _call(self, row: int, name: str, argument: int | None, reason: str) -> bool:
+        self.calling_for = reason
         succeeded = self.hypervisor.call(row, name, argument)
         self.calls.append(Call(row=row, name=name, argument=argument, succeeded=succeeded, reason=reason))
         return succeeded

@@ -101,10 +101,8 @@ def replay(
     >>> run.decisions[["action", "reason"]].values.tolist()
     [['abort', 'timeout']]
     """
-    for name in failures or {}:
-        if name not in (*ACTIONS, "GetJobInfo", "DomainEventMigrationIterationRegister"):
-            raise unknown("libvirt call", name, [*ACTIONS, "GetJobInfo"])
-    size = _data_size(trace, policy) if data_size_gb is None else data_size_gb
+    _check(trace, policy, failures or {})
+    size = trace_data_size(trace, policy) if data_size_gb is None else checked_size(data_size_gb)
     vfio = bool(trace.meta.domain.has_vfio) if has_vfio is None else has_vfio
     options = policy.computed(data_size_gb=size, has_vfio=vfio)
     plans = schedules(trace, events=policy.hears_iterations)
@@ -127,13 +125,36 @@ def replay(
     )
 
 
-def _data_size(trace: Trace, policy: Policy) -> int:
-    """From the guest's memory and, where the version counts them and the migration copied disks, their size."""
+def _check(trace: Trace, policy: Policy, failures: Mapping[str, Sequence[int]]) -> None:
+    if not isinstance(trace, Trace):
+        raise UsageError(f"replay takes a trace (mk.load), not {type(trace).__name__}")
+    if not isinstance(policy, Policy):
+        raise UsageError(
+            f"replay takes a policy, not {policy!r}; write mk.policy('kubevirt-1.8') or mk.kubevirt('1.8')"
+        )
+    for name, numbers in failures.items():
+        if name not in (*ACTIONS, "GetJobInfo", "DomainEventMigrationIterationRegister"):
+            raise unknown("libvirt call", name, [*ACTIONS, "GetJobInfo"])
+        if not isinstance(numbers, Sequence) or not all(isinstance(n, int) for n in numbers):
+            raise UsageError(f"failures of {name}: {numbers!r} is not a list of numbers, e.g. [1, 2], or [0] for all")
+
+
+def checked_size(data_size_gb: int) -> int:
+    """A data size that somebody gave. Raises UsageError unless it is a whole number of GB, from 0 to a billion."""
+    if isinstance(data_size_gb, bool) or not isinstance(data_size_gb, int) or not 0 <= data_size_gb <= 10**9:
+        raise UsageError(f"data_size_gb {data_size_gb!r}: must be a whole number of GB, 0 or more")
+    return data_size_gb
+
+
+def trace_data_size(trace: Trace, policy: Policy) -> int:
+    """The data size behind the deadline, in GB: the guest's memory and, where the version counts them and the
+    migration copied disks, what libvirt said of them when it first did."""
     memory = trace.meta.domain.memory_bytes
     if memory is None:
         raise MigkitError(f"{trace.name or 'trace'}: the guest's memory is unknown; pass data_size_gb (--data-size-gb)")
     disks = trace.column("disk_total_bytes")
-    copied = int(np.nanmax(disks)) if policy.counts_migrated_volumes and np.isfinite(disks).any() else 0
+    known = disks[np.isfinite(disks) & (disks > 0)]
+    copied = int(known[0]) if policy.counts_migrated_volumes and len(known) else 0
     return size_of(memory=memory, migrated_bytes=[copied])
 
 
@@ -167,7 +188,9 @@ class _Life:
         numbers = self.failures.get(name, ())
         if 0 in numbers or count in numbers:
             return False
-        t_ns = int(self.plan.t_ns[max(row, 0)])
+        if row < 0:
+            return True
+        t_ns = int(self.plan.t_ns[row])
         same = [ok for at, what, _, ok in self.done if what == ACTIONS.get(name) and abs(at - t_ns) <= _SAME_NS]
         return same[0] if same else True
 
@@ -204,21 +227,39 @@ class _Life:
 
 
 def _divergence_ns(record: Record, life: _Life) -> int | None:
-    """The first thing that was done here and not there, or there and not here. Setting the limit that holds anyway
-    changes nothing; neither does a call that fails."""
+    """The first thing that was done here and not there, or there and not here: one action answers to one. Calls that
+    fail change nothing; neither does setting the downtime limit that holds anyway."""
     limit_ms = record.trace.meta.migration.downtime_limit_ms or base.QEMU_DEFAULT_DOWNTIME_MS
-    real = [(t, what) for t, what, argument, ok in record.actions if ok]
-    ours = [
-        (t, what)
-        for t, what, argument, ok, *_ in life.decisions()
-        if ok and not (what == "set_max_downtime" and argument == limit_ms)
-    ]
-    alone = [t for t, what in ours if not _has(real, t, what)] + [t for t, what in real if not _has(ours, t, what)]
-    return min(alone, default=None)
+    real = _effective([(t, what, argument) for t, what, argument, ok in record.actions if ok], limit_ms)
+    ours = _effective([(t, what, argument) for t, what, argument, ok, *_ in life.decisions() if ok], limit_ms)
+    alone = []
+    for done in ours:
+        twin = next((other for other in real if _same(done, other)), None)
+        if twin is None:
+            alone.append(done[0])
+        else:
+            real.remove(twin)
+    return min([*alone, *(t for t, _, _ in real)], default=None)
 
 
-def _has(done: Sequence[tuple[int, str]], t_ns: int, what: str) -> bool:
-    return any(other == what and abs(at - t_ns) <= _SAME_NS for at, other in done)
+Deed = tuple[int, str, int | None]
+
+
+def _effective(done: Sequence[Deed], limit_ms: int) -> list[Deed]:
+    """Without limits that were set to what held already."""
+    kept = []
+    for deed in done:
+        if deed[1] == "set_max_downtime" and deed[2] is not None:
+            before, limit_ms = limit_ms, deed[2]
+            if before == limit_ms:
+                continue
+        kept.append(deed)
+    return kept
+
+
+def _same(a: Deed, b: Deed) -> bool:
+    same_argument = a[2] == b[2] or a[2] is None or b[2] is None
+    return a[1] == b[1] and same_argument and abs(a[0] - b[0]) <= _SAME_NS
 
 
 def _freshness_ns(trace: Trace) -> int:

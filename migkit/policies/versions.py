@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
+from types import MappingProxyType
 from typing import Any, Literal
 
 from migkit.errors import UsageError, unknown
@@ -179,6 +180,8 @@ def kubevirt(version: str, *, admission: bool = True, **options: Any) -> Policy:
     >>> kubevirt("1.8", progress_timeout=30).options["completion_timeout_per_gib"]
     150
     """
+    if not isinstance(version, str):
+        raise UsageError(f"version {version!r}: write the version as text, e.g. '1.8' (1.10 is not 1.1)")
     if version not in VERSIONS:
         raise unknown("KubeVirt version", version, VERSIONS)
     known = VERSIONS[version].options
@@ -198,7 +201,7 @@ def kubevirt(version: str, *, admission: bool = True, **options: Any) -> Policy:
         group = known[name].group
         if group and not values[group]:
             raise UsageError(f"option {name!r} has no effect without {group}=true")
-    return Policy(version=version, options=values, given=frozenset(given))
+    return Policy(version=version, options=MappingProxyType(values), given=frozenset(given))
 
 
 def _elsewhere(version: str, name: str) -> None:
@@ -238,7 +241,7 @@ def _checked(name: str, option: Option, value: Any, *, admission: bool, quantiti
     if option.kind == "factor":
         return _checked_factor(name, option, value, admission=admission, quantities=quantities)
     try:
-        number = int(str(value))
+        number = int(str(value).replace("_", "?"))
     except ValueError:
         raise UsageError(f"option {name!r}: {value!r} is not a whole number ({option.kind})") from None
     low, high = int(option.lowest or 0), int(option.highest if option.highest is not None else 2**63 - 1)
@@ -261,10 +264,10 @@ def _checked_factor(name: str, option: Option, value: Any, *, admission: bool, q
     except (InvalidOperation, UsageError):
         raise UsageError(f"option {name!r}: {value!r} is not a number") from None
     text = str(number) if quantities else str(value)
-    if not admission:
+    finite = number.is_finite()
+    if not admission and finite and abs(number) < 10**300:
         return text
     low, high = option.lowest, option.highest
-    finite = number.is_finite()
     too_low = finite and low is not None and (number < low or (option.above and number == low))
     if not finite or too_low or (high is not None and number > high):
         opening = "above " if option.above else "at least "

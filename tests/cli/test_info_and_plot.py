@@ -64,7 +64,7 @@ def test_plot_refuses_to_overwrite(capsys, tmp_path):
     [
         (["info", "nowhere.parquet"], 1, "migkit: nowhere.parquet: no such file"),
         (["info", "pyproject.toml"], 1, "migkit: pyproject.toml: not a trace, or cut short"),
-        (["info", "migkit"], 1, "migkit: migkit: holds no trace"),
+        (["info", "tests/policies"], 1, "migkit: tests/policies: holds no trace"),
         (["info"], 2, "needs a trace"),
         (["plot", STALL, "-o", "/proc/none"], 1, "cannot be written"),
     ],

@@ -17,7 +17,7 @@ def test_a_decision_is_told_with_its_spread_reason_and_evidence(capsys):
     head, decision, divergence = capsys.readouterr().out.splitlines()
     assert head == ("stall_link (imported, completed) under kubevirt-1.8; completion deadline 150 s (1 GB)")
     assert decision.startswith("  9.6 s (9.2 to 9.6)  abort  stuck [observed]: ")
-    assert "remaining not lower for 6.0 s, limit 5 s; 315 MiB left" in decision
+    assert "remaining not lower for 6.0 s, more than 5 s; 315 MiB left" in decision
     assert divergence == "  leaves what was really done at 9.60 s: unknowable from there on"
 
 

@@ -178,3 +178,51 @@ def test_a_guest_of_unknown_memory_needs_a_size():
     with pytest.raises(MigkitError, match="memory is unknown"):
         live(domain, mk.kubevirt("1.8"))
     domain.close()
+
+
+def test_the_end_is_told_although_the_monitor_has_ended_before():
+    domain = FakeDomain("nonconverging", speed=25)
+    found = live(domain, mk.kubevirt("1.8", completion_timeout_per_gib=3), act=True, speed=25)
+    domain.close()
+    assert found.result == "failed: timeout"
+    assert found.trace.meta.end.outcome == "cancelled"
+
+
+def test_a_daemon_that_restarts_is_a_gap_and_not_for_ever():
+    domain = FakeDomain("daemon-restart", speed=10)
+    found = live(domain, mk.kubevirt("1.8"), speed=10, limit_s=120)
+    domain.close()
+    assert len(found.trace.meta.cadence.gaps) == 1
+    assert found.trace.meta.end.outcome == "failed"
+
+
+def test_a_guest_that_is_not_there_is_one_line():
+    domain = FakeDomain("fast", speed=50, start_ms=-60_000)
+    with pytest.raises(MigkitError, match="no migration to live through"):
+        live(domain, mk.kubevirt("1.8"), speed=50)
+    domain.close()
+
+
+def test_disks_that_are_copied_count_live_as_they_do_in_a_replay():
+    class Copies(FakeDomain):
+        def answer(self, at_ms):
+            return super().answer(at_ms) | {"disk_total": 30 * 10**9}
+
+    domain, policy = Copies("abort", speed=25), mk.kubevirt("1.8", completion_timeout_per_gib=1)
+    found = live(domain, policy, speed=25)
+    domain.close()
+    assert found.decisions.empty
+    assert mk.replay(found.trace, policy).deadline_s == 31
+
+
+def test_values_beyond_a_signed_number_are_read_alike():
+    policy = mk.kubevirt("1.8", progress_timeout=2)
+    session = Session(policy, data_size_gb=1, has_vfio=False, start_ns=0)
+    for i in range(20):
+        stats = {"type": 2, "time_elapsed": i * 400, "data_remaining": 1000 if i < 4 else 2**64 - 1}
+        session.wake(i * 400 * NS_PER_MS, stats, (RUNNING, 1))
+        if session.monitor.finished:
+            break
+    trace = mk.Trace.from_rows(session.rows, TraceMeta(domain=Domain(memory_bytes=10**9)), "huge")
+    assert told(mk.replay(trace, policy).decisions) == told(session.decisions())
+    assert len(session.decisions()) == 1

@@ -161,3 +161,59 @@ def test_the_compiled_rules_decide_what_the_plain_ones_do(name, values, given_op
     assert plain.decisions.equals(compiled.decisions)
     assert plain.internals.equals(compiled.internals)
     assert plain.result == compiled.result
+
+
+def test_another_argument_is_a_divergence_and_one_action_answers_to_one():
+    tuning = mk.policy("kubevirt-main-tuning")
+    real = action(1.0, "set_max_downtime", argument=1500)
+    assert mk.replay(by_hand(FALLING, actions=[real]), tuning).divergence_s == pytest.approx(0.4)
+    same = action(0.4, "set_max_downtime", argument=150)
+    assert mk.replay(by_hand(FALLING, actions=[same]), tuning).divergence_s is None
+    twice = [action(11.3, "start_post_copy"), action(11.5, "start_post_copy")]
+    policy = mk.kubevirt("1.8", completion_timeout_per_gib=10, allow_post_copy=True)
+    assert mk.replay(by_hand(FALLING, actions=twice), policy).divergence_s == pytest.approx(11.5)
+
+
+def test_setting_the_first_limit_again_after_it_was_changed_counts():
+    raised = action(2.0, "set_max_downtime", argument=900)
+    run = mk.replay(by_hand(FALLING, actions=[raised]), mk.policy("kubevirt-1.9-stall"))
+    assert run.divergence_s == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize("name", policy_names())
+def test_a_recording_shorter_than_one_wake_decides_nothing(name):
+    run = mk.replay(by_hand([5, 4, 3]), mk.policy(name))
+    assert len(run.decisions) <= 1
+    assert run.result == "running"
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda t: mk.replay(t, "kubevirt-1.8"), "replay takes a policy"),
+        (lambda t: mk.replay("t.parquet", mk.kubevirt("1.8")), "replay takes a trace"),
+        (lambda t: mk.replay(t, mk.kubevirt("1.8"), data_size_gb=-5), "must be a whole number of GB"),
+        (lambda t: mk.replay(t, mk.kubevirt("1.8"), data_size_gb=2.5), "must be a whole number of GB"),
+        (lambda t: mk.replay(t, mk.kubevirt("1.8"), data_size_gb=10**22), "must be a whole number of GB"),
+        (lambda t: mk.replay(t, mk.kubevirt("1.8"), failures={"Suspend": 1}), "is not a list of numbers"),
+        (lambda t: mk.compare(t, [mk.kubevirt("1.8"), mk.kubevirt("1.9")]), "compare takes a list of traces"),
+        (lambda t: mk.compare([t], ["kubevirt-1.8", "kubevirt-1.9"]), "compare takes policies"),
+        (lambda t: mk.kubevirt(1.8), "write the version as text"),
+    ],
+)
+def test_what_is_of_another_kind_is_refused_by_name(call, said):
+    with pytest.raises(UsageError, match=said):
+        call(by_hand(STUCK))
+
+
+def test_the_evidence_is_that_of_the_rule(bundled):
+    trace = bundled["nonconverging-long"]
+    stall = mk.replay(trace, mk.policy("kubevirt-1.9-stall")).decisions
+    assert "x 0.96 of 40 s before" in stall["evidence"].iloc[1]
+    assert "accepted 900 ms x 1.5" in stall["evidence"].iloc[1]
+    tuning = mk.replay(trace, mk.policy("kubevirt-main-tuning", cooldown_seconds=1)).decisions
+    assert "steps of 107 ms up to 900 ms" in tuning["evidence"].iloc[1]
+    short = {"stall_progress_timeout": 5, "completion_timeout_per_gib": 100, "max_downtime_ms": 5000}
+    run = mk.replay(trace, mk.policy("kubevirt-1.9-stall", switchover_timeout=10, **short)).decisions
+    last = run[run["action"] == "abort"].iloc[0]
+    assert "switchover deadline" in last["evidence"]
