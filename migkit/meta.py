@@ -132,6 +132,9 @@ class TraceMeta:
     def __post_init__(self) -> None:
         if self.provenance not in PROVENANCES:
             raise MigkitError(f"provenance {self.provenance!r}: must be one of {', '.join(PROVENANCES)}")
+        elapsed = (self.end.completed or {}).get("time_elapsed", 0)
+        if isinstance(elapsed, bool) or not isinstance(elapsed, int | float):
+            raise MigkitError(f"final time_elapsed {elapsed!r}: must be a number of ms")
         if self.end.outcome not in OUTCOMES:
             raise MigkitError(f"outcome {self.end.outcome!r}: must be one of {', '.join(OUTCOMES)}")
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from migkit.errors import MigkitError
@@ -167,7 +168,30 @@ def _conform(path: str | os.PathLike[str], table: pa.Table) -> pa.Table:
         if column.type != field.type:
             raise MigkitError(f"{path}: column {field.name!r} is {column.type}, not {field.type}; was the file edited?")
         columns.append(column)
-    return pa.Table.from_arrays(columns, schema=SCHEMA)
+    table = pa.Table.from_arrays(columns, schema=SCHEMA)
+    _check_clock(path, table)
+    return table
+
+
+# Longer than any migration: a clock that jumped, or a column of another unit.
+_LONGEST_NS = 14 * 24 * 3600 * 10**9
+
+
+def _check_clock(path: str | os.PathLike[str], table: pa.Table) -> None:
+    """Rows are in time order and within two weeks; a job is no older than that."""
+    if not table.num_rows:
+        return
+    times = table.column("mono_ns").combine_chunks()
+    steps = pc.pairwise_diff(times)
+    if (pc.min(steps).as_py() or 0) < 0:
+        row = pc.index(pc.less(steps, 0), True).as_py()
+        raise MigkitError(f"{path}: row {row}: mono_ns goes back; were rows sorted or joined by hand?")
+    span_ns = times[-1].as_py() - times[0].as_py()
+    if span_ns > _LONGEST_NS:
+        raise MigkitError(f"{path}: its rows span {span_ns / 8.64e13:.0f} days; is mono_ns in nanoseconds?")
+    elapsed = pc.max(table.column("time_elapsed_ms")).as_py()
+    if elapsed is not None and elapsed * 10**6 > _LONGEST_NS:
+        raise MigkitError(f"{path}: time_elapsed_ms reaches {elapsed}: that is more than two weeks; is it in ms?")
 
 
 def _first_line(error: Exception) -> str:

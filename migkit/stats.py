@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from migkit.trace import Trace
-from migkit.units import MIB
+from migkit.units import MIB, NS_PER_S
 
 Floats = npt.NDArray[np.float64]
 
@@ -292,6 +292,24 @@ def _downtimes(trace: Trace) -> tuple[object, ...]:
         beat and beat.p99_gap_ms,
         beat and beat.largest_gap_ms,
     )
+
+
+def downtime_limits(trace: Trace) -> pd.DataFrame:
+    """QEMU's downtime limit over time, as far as it is known: t_s, limit_ms, a row each time it changed.
+
+    From the recorder's looks at it, else from the limit at the start and the actions that set it."""
+    first = trace.meta.migration.downtime_limit_ms
+    known = [(0.0, first)] if first is not None else []
+    noted = trace.meta.notes.get("downtime_limits_ms") or []
+    if noted:
+        known += [((int(at) - trace.t0_ns) / NS_PER_S, int(limit)) for at, limit in noted]
+    else:
+        rows = trace.samples
+        done = (rows["action"] == "set_max_downtime") & rows["succeeded"].fillna(True) & rows["argument"].notna()
+        places = np.flatnonzero(done.fillna(False).to_numpy(dtype=bool))
+        known += [(float(trace.t_s[i]), int(rows["argument"].iloc[i])) for i in places]
+    changed = [pair for i, pair in enumerate(known) if i == 0 or pair[1] != known[i - 1][1]]
+    return pd.DataFrame(changed, columns=["t_s", "limit_ms"])
 
 
 def marks(trace: Trace) -> pd.DataFrame:

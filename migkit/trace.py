@@ -57,10 +57,10 @@ class Trace:
         return cls._from_table(parquet.table_from_rows(rows), meta, name)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Trace:
-        """Reads a trace. Raises MigkitError, naming the file, when it is none, damaged or of a newer schema."""
+    def load(cls, path: str | os.PathLike[str], name: str = "") -> Trace:
+        """Reads a trace; `name` it otherwise than its file. Raises MigkitError, naming the file, when it is none, damaged or of a newer schema."""
         table, meta = parquet.read(path)
-        return cls._from_table(table, meta, Path(path).name.removesuffix(".parquet"))
+        return cls._from_table(table, meta, name or Path(path).name.removesuffix(".parquet"))
 
     @classmethod
     def _from_table(cls, table: pa.Table, meta: TraceMeta, name: str) -> Trace:

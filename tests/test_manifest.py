@@ -100,7 +100,8 @@ def test_main_takes_quantities_and_v19_wants_text(written):
         ("just words", "1.9", "holds no Kubernetes object"),
         ("a: [", "1.9", "is not YAML"),
         ("", "1.9", "holds no object"),
-        ("kind: MigrationPolicy\nspec: {progressTimeout: 3}", "1.9", "spec.progressTimeout: a MigrationPolicy has no progressTimeout"),
+        ("kind: MigrationPolicy\nspec: {progressTimeout: 3}",
+         "1.9", "spec.progressTimeout: a MigrationPolicy has no progressTimeout"),
         ("kind: HyperConverged\nspec: hello", "1.9", "spec is not an object with named fields"),
         ("kind: HyperConverged\nspec: {liveMigrationConfig: {experimental: {stallDetector: true}}}", "1.9",
          "experimental.stallDetector is not an object"),
@@ -156,7 +157,8 @@ def test_replay_takes_the_configuration_and_says_where_values_came_from(written,
 
 
 def test_every_policy_of_a_comparison_gets_the_configuration(written, capsys):
-    (path,) = written("kind: KubeVirt\nspec: {configuration: {migrations: {completionTimeoutPerGiB: 10, allowPostCopy: true}}}")
+    migrations = "{completionTimeoutPerGiB: 10, allowPostCopy: true}"
+    (path,) = written(f"kind: KubeVirt\nspec: {{configuration: {{migrations: {migrations}}}}}")
     trace = str(TRACES / "noconverge_abort.parquet")
     two = ["--policy", "kubevirt-1.8", "--policy", "kubevirt-1.9-stall,stall_progress_timeout=10"]
     assert main(["compare", trace, "--config", path, *two]) == 0

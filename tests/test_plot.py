@@ -89,3 +89,15 @@ def test_the_inner_life_of_a_stall_detector_can_be_drawn(bundled):
     ]  # fmt: skip
     assert "smoothed by the monitor" in labels(axes[1])
     assert "completion deadline" in labels(axes[1])
+
+
+def test_the_downtime_limit_is_drawn_as_it_was_raised(bundled):
+    trace = bundled["downtime-raised"]
+    assert list(mk.stats.downtime_limits(trace)["limit_ms"]) == [300, 1500]
+    assert "limit 300 ms then 1.50 s" in labels(mk.plot.convergence(trace)[2])
+
+
+def test_a_set_without_any_pause_can_be_drawn(bundled):
+    ax = mk.plot.downtime([bundled["noconverge_abort"]])
+    ax.figure.canvas.draw()
+    assert ax.get_title() == "no completed migration tells a pause"

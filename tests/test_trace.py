@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 import migkit as mk
 from migkit import parquet
+from migkit.errors import MigkitError
 from migkit.meta import Cadence, Disk, Domain, End, Heartbeat, Host, Lab, Migration, TraceMeta
 from migkit.schema import COLUMNS, SCHEMA_VERSION
 
@@ -35,6 +36,18 @@ ROWS = st.lists(
     min_size=1,
     max_size=12,
 )
+
+
+def plausible(rows: list[dict[str, object]]) -> list[dict[str, object]]:
+    """In time order and within two weeks, as a reader asks for."""
+    for row in rows:
+        row["mono_ns"] = row["mono_ns"] % 10**15
+        if row.get("time_elapsed_ms") is not None:
+            row["time_elapsed_ms"] = row["time_elapsed_ms"] % 10**9
+    return sorted(rows, key=lambda row: row["mono_ns"])
+
+
+ROWS = ROWS.map(plausible)
 FULL_META = TraceMeta(
     provenance="simulated",
     origin="a test",
@@ -224,3 +237,36 @@ def test_provenance_is_on_the_card_and_in_the_file(bundled):
     trace = bundled["stall_link"]
     assert "imported" in trace._repr_html_()
     assert json.loads(trace.meta.to_json())["provenance"] == "imported"
+
+
+def rows_at(*times_ns: int, **columns: object) -> list[dict[str, object]]:
+    return [{"mono_ns": t, "wall_ns": 0, "source": "poll", "job_type": 2} | columns for t in times_ns]
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        (rows_at(5, 9, 7), "row 2: mono_ns goes back"),
+        (rows_at(0, 30 * 24 * 3600 * 10**9), "its rows span 30 days"),
+        (rows_at(0, 1, time_elapsed_ms=2**64 - 1), "is more than two weeks"),
+    ],
+)
+def test_clocks_that_cannot_be_are_refused(rows, said, tmp_path):
+    path = tmp_path / "odd.parquet"
+    mk.Trace.from_rows(rows, TraceMeta(), "odd").save(path)
+    with pytest.raises(MigkitError, match=said):
+        mk.load(path)
+
+
+def test_final_statistics_that_are_no_numbers_are_refused():
+    with pytest.raises(MigkitError, match="final time_elapsed 'soon': must be a number"):
+        TraceMeta(end=End(outcome="completed", completed={"time_elapsed": "soon"}))
+
+
+def test_traces_of_one_name_are_told_apart_by_their_folders(tmp_path, bundled):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        bundled["idle"].save(tmp_path / folder / "x.parquet")
+    assert [trace.name for trace in mk.open_dataset(tmp_path)] == ["a-x", "b-x"]
+    with pytest.raises(MigkitError, match="is given twice"):
+        mk.open_dataset(tmp_path / "a", tmp_path / "a" / "x.parquet")

@@ -82,6 +82,8 @@ def remaining(ax: Axes, trace: Trace) -> None:
     ax.set_ylim(0, max((memory + disk).max() * 1.12, 1))
     legend(ax)
     edges = stats.iterations(trace)["start_s"]
+    if edges.empty:
+        return
     ax.plot(
         edges, np.zeros(len(edges)), "|", color=GREY, ms=9, mew=1, transform=ax.get_xaxis_transform(), clip_on=False
     )
@@ -115,9 +117,12 @@ def _expected_downtime(ax: Axes, trace: Trace) -> None:
     chosen = trace.active
     t, expected = trace.t_s[chosen], trace.column("downtime_ms")[chosen]
     ax.step(t, expected, where="post", color=GREEN, lw=1.4, label="expected downtime")
-    limit = trace.meta.migration.downtime_limit_ms
-    if limit is not None:
-        ax.axhline(limit, color=RED, ls="--", lw=1, label=f"limit {limit} ms")
+    limits = stats.downtime_limits(trace)
+    if len(limits):
+        ends = [*limits["t_s"], max(float(t[-1]), float(limits["t_s"].iloc[-1]))] if len(t) else limits["t_s"]
+        held = [*limits["limit_ms"], limits["limit_ms"].iloc[-1]] if len(t) else limits["limit_ms"]
+        said = " then ".join(format_ms(value) for value in limits["limit_ms"])
+        ax.step(ends, held, where="post", color=RED, ls="--", lw=1, label=f"limit {said}")
     known = expected[expected > 0]
     if len(known) and known.max() / known.min() > 20:
         ax.set_yscale("log")
@@ -189,7 +194,10 @@ def downtime(traces: Iterable[Trace], *, ax: Axes | None = None) -> Axes:
         ax.plot(table[column], rows, marker, color=colour, ls="none", label=label, ms=7, mew=1.5, alpha=0.9)
     ax.set_yticks(rows, list(table.index), fontsize=8)
     ax.set_ylim(-0.7, len(table) - 0.3)
-    ax.set_xscale("log")
+    if (table.to_numpy(dtype=float, na_value=0) > 0).any():
+        ax.set_xscale("log")
+    else:
+        ax.set_title("no completed migration tells a pause", fontsize=10)
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: format_ms(value)))
     ax.set_xlabel("guest pause")
     ax.grid(visible=True, axis="x", alpha=0.3)
@@ -208,7 +216,7 @@ def overview(traces: Sequence[Trace], *, columns: int = 4) -> list[Axes]:
             trace.t_s[chosen], trace.column("data_remaining_bytes")[chosen] / MIB, color=SKY, alpha=0.7, lw=0
         )
         for moment in rows(stats.marks(trace)):
-            if moment.t_s <= trace.t_s[chosen].max():
+            if moment.t_s <= trace.t_s[chosen].max() * 1.02:
                 ax.axvline(moment.t_s, color=RED if moment.kind == "action" else GREY, ls="-.", lw=0.8)
         ax.set_title(f"{trace.name}\n{trace.meta.end.outcome}", fontsize=8)
         ax.set_ylim(bottom=0)

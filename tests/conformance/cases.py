@@ -23,6 +23,7 @@ from migkit.policies.base import (
     NS_PER_S,
     Wakes,
 )
+from migkit.policies.size import data_size_gb
 from migkit.policies.versions import VERSIONS, computed_options
 
 Case = dict[str, Any]
@@ -60,6 +61,14 @@ def mismatches(case: Case, *, compiled_form: bool = False) -> tuple[list[str], l
     state = [f"{k}: {found[k]!r}, KubeVirt {v!r}" for k, v in _flat(final).items() if k in found and found[k] != v]
     missing = [k for k in _flat(final) if k not in found]
     return calls, state + [f"{k}: not compared" for k in missing] + _knobs(case, world.options)
+
+
+def size_differs(case: Case) -> bool:
+    """Whether ours is another data size than KubeVirt's."""
+    memory = case["mem_request"] if case["guest_memory"] is None else case["guest_memory"]
+    ephemeral = case["ephemeral_disks_bytes"] if case["block_migration"] else 0
+    found = data_size_gb(memory=memory, ephemeral_bytes=ephemeral, migrated_bytes=case["migrated_volume_bytes"])
+    return found != case["expected_gb"]
 
 
 def _knobs(case: Case, options: Any) -> list[str]:

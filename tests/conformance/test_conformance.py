@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from migkit.policies.size import data_size_gb
-from tests.conformance.cases import mismatches, opened
+from tests.conformance.cases import mismatches, opened, size_differs
 
 HERE = Path(__file__).parent
 
@@ -42,12 +41,17 @@ def test_the_runner_sees_a_decision_that_differs(tmp_path, cases):
 
 
 def test_the_data_size_is_rounded_as_kubevirt_rounds_it():
-    wrong = []
-    for line in (HERE / "datasize.jsonl").read_text().splitlines():
-        case = json.loads(line)
-        memory = case["mem_request"] if case["guest_memory"] is None else case["guest_memory"]
-        ephemeral = case["ephemeral_disks_bytes"] if case["block_migration"] else 0
-        found = data_size_gb(memory=memory, ephemeral_bytes=ephemeral, migrated_bytes=case["migrated_volume_bytes"])
-        if found != case["expected_gb"]:
-            wrong.append((case, found))
-    assert wrong == []
+    cases = [json.loads(line) for line in (HERE / "datasize.jsonl").read_text().splitlines()]
+    assert len(cases) == 100
+    assert [case for case in cases if size_differs(case)] == []
+
+
+def test_the_runner_takes_data_sizes_and_names_what_it_cannot_read(tmp_path):
+    command = [sys.executable, "-m", "tests.conformance"]
+    run = subprocess.run([*command, HERE / "datasize.jsonl"], capture_output=True, text=True, check=False)
+    assert (run.returncode, run.stdout) == (0, "datasize: cases=100 mismatches=0\n")
+    path = tmp_path / "bad.jsonl"
+    path.write_text("{")
+    run = subprocess.run([*command, path], capture_output=True, text=True, check=False)
+    assert run.returncode == 1
+    assert run.stderr.startswith(f"{path}: line 1: cannot be read")
