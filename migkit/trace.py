@@ -58,7 +58,9 @@ class Trace:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], name: str = "") -> Trace:
-        """Reads a trace; `name` it otherwise than its file. Raises MigkitError, naming the file, when it is none, damaged or of a newer schema."""
+        """Reads a trace; `name` it otherwise than its file.
+
+        Raises MigkitError, naming the file, when it is none, damaged or of a newer schema."""
         table, meta = parquet.read(path)
         return cls._from_table(table, meta, name or Path(path).name.removesuffix(".parquet"))
 
