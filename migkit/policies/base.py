@@ -23,6 +23,8 @@ SET_MAX_DOWNTIME: Final = 3
 ABORT: Final = 4
 CANCEL: Final = 5
 FINISH: Final = 6
+# What a rule returns when nothing is to be done: action, argument, reason.
+NOTHING: Final = (NONE, 0, 0)
 ACTION_NAMES: Final = ("", "start_post_copy", "suspend", "set_max_downtime", "abort", "abort", "finish")
 
 # Why: the rule that fired.
@@ -147,7 +149,7 @@ class PlainState:
 
     resume: int = 0
     succeeded: int = 0
-    finished: int = 0
+    finished: bool | int = False
     pending: int = 0
     pending_reason: int = 0
     mode: int = PRE_COPY
@@ -157,10 +159,10 @@ class PlainState:
     last_progress_ns: int = 0
     acceptable_s: int = 0
     sticky_type: int = 0
-    error_stored: int = 0
+    error_stored: bool | int = False
     downtime_ms: int = 0
     last_tuned_ns: int = 0
-    initial_set: int = 0
+    initial_set: bool | int = False
     record_remaining: int = 0
     record_elapsed_ms: int = 0
     record_iteration: int = 0
@@ -169,12 +171,12 @@ class PlainState:
     outside_remaining: int = 0
     outside_elapsed_ms: int = 0
     outside_iteration: int = 0
-    stalled: int = 0
+    stalled: bool | int = False
     best: int = 0
     history: int = 0
     relax_deadline_ms: int = 0
     patience_ms: int = 0
-    switched: int = 0
+    switched: bool | int = False
     ewma_bps: float = 0.0
 
 

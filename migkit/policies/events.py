@@ -17,6 +17,7 @@ from migkit.policies.base import (
     NEVER,
     NONE,
     NOT_ABORTED,
+    NOTHING,
     NS_PER_S,
     PAUSED,
     POST_COPY,
@@ -38,28 +39,21 @@ from migkit.policies.base import (
 from migkit.policies.integers import below, float_to_signed, wrap
 
 # Stages: where a wake-up begins, or goes on once a call has come back.
-_START = 0
-_TUNE = 1
-_TUNED = 2
-_RULES = 3
-_RULE_CALLED = 4
-_INITIAL = 5
-_INITIAL_CALLED = 6
-_SAMPLE = 7
-_TRIGGERED = 8
-_DEADLINE = 9
-_DEADLINE_CALLED = 10
-_END = 11
+(
+    _START, _TUNE, _TUNED, _RULES, _RULE_CALLED, _INITIAL, _INITIAL_CALLED, _SAMPLE, _TRIGGERED, _DEADLINE,
+    _DEADLINE_CALLED, _END,
+) = range(12)  # fmt: skip
 
 
 def advance(s: PlainState, lists: Lists, options: Options, wakes: Wakes, i0: int, i1: int) -> tuple[int, int, int, int]:
     """Walks the wake-ups i0..i1; see `migkit.policies.base`."""
-    row, action, argument, reason = i0, NONE, 0, 0
+    row = i0
+    action, argument, reason = NOTHING
     while row < i1:
         stage, s.resume = s.resume, _START
         if stage == _START:
             if wakes.migrate_error[row]:
-                action, reason, s.finished = FINISH, MIGRATE_ERROR, 1
+                action, reason, s.finished = FINISH, MIGRATE_ERROR, True
                 break
             if wakes.stats[row] and wakes.job_type[row] == JOB_TYPE_ACTIVE:
                 note_progress(s, wakes, row)
@@ -106,7 +100,7 @@ def without_stall_detection(
             s.resume, s.pending = _TUNED, target_ms
             return SET_MAX_DOWNTIME, target_ms, TUNING
     if stage > _RULES:
-        return NONE, 0, 0
+        return NOTHING
     action, argument, reason = deadline_rule(s, options, now_ns)
     if action != NONE:
         s.resume, s.pending = (_END if action == CANCEL else _RULE_CALLED), action
@@ -133,13 +127,13 @@ def deadline_rule(s: PlainState, options: Options, now_ns: int) -> tuple[int, in
     """The first rule that holds: (action, argument, reason). Deadlines are strict, in whole seconds."""
     timeout = s.acceptable_s != 0 and now_ns // NS_PER_S > s.acceptable_s
     if s.mode == POST_COPY:
-        return NONE, 0, 0
+        return NOTHING
     if timeout and options.allow_workload_disruption and s.mode != PAUSED:
         if options.has_vfio:
             return SET_MAX_DOWNTIME, vfio_downtime_ms(s.acceptable_s), TIMEOUT
         return (START_POST_COPY if options.allow_post_copy else SUSPEND), 0, TIMEOUT
     if abort_in_progress(s.abort_status):
-        return NONE, 0, 0
+        return NOTHING
     stalled_s = (now_ns - s.last_progress_ns) // NS_PER_S
     if options.progress_timeout_s != 0 and stalled_s > options.progress_timeout_s:
         return CANCEL, 0, STUCK
@@ -160,25 +154,25 @@ def with_stall_detection(
         s.resume = _INITIAL_CALLED
         return SET_MAX_DOWNTIME, min(options.max_downtime_ms, QEMU_DEFAULT_DOWNTIME_MS), STALL_INITIAL
     if stage == _INITIAL_CALLED and s.succeeded:
-        s.initial_set = 1
+        s.initial_set = True
     elapsed_s = wakes.t_ns[row] // NS_PER_S
     if stage < _SAMPLE:
         if s.mode == PRE_COPY and wakes.domain[row] == DOMAIN_PAUSED_FOR_MIGRATION:
             s.mode = PAUSED
         if abort_in_progress(s.abort_status):
-            return NONE, 0, 0
+            return NOTHING
         action, argument, reason = read_sample(s, lists, options, wakes, row)
         if action != NONE:
-            s.switched, s.pending = 1, action
+            s.switched, s.pending = True, action
             s.resume = _DEADLINE if action == CANCEL else _TRIGGERED
             return action, argument, reason
     if stage == _TRIGGERED:
         triggered(s, options, elapsed_s)
     if stage == _DEADLINE_CALLED:
         overdue_called(s, options, elapsed_s)
-        return NONE, 0, 0
+        return NOTHING
     if stage == _END:
-        return NONE, 0, 0
+        return NOTHING
     estimate_ms = stall.estimate_ms(s.record_remaining, s.ewma_bps)
     action, reason = stall.overdue(s, options, elapsed_s, estimate_ms)
     if action != NONE:
@@ -190,23 +184,23 @@ def read_sample(s: PlainState, lists: Lists, options: Options, wakes: Wakes, row
     """An iteration boundary feeds the stall detector, a poll the bandwidth: (action, argument, reason)."""
     complete = wakes.remaining_set[row] and wakes.elapsed_set[row] and wakes.iteration_set[row]
     if not wakes.stats[row] or wakes.job_type[row] != JOB_TYPE_ACTIVE or not complete:
-        return NONE, 0, 0
+        return NOTHING
     if wakes.event[row] or s.mode != PRE_COPY:
         s.record_remaining, s.record_elapsed_ms = wakes.remaining[row], wakes.elapsed_ms[row]
         s.record_iteration = wakes.iteration[row]
         if not wakes.event[row] or not stall.process(s, lists, options):
-            return NONE, 0, 0
+            return NOTHING
         estimate_ms = stall.estimate_ms(s.record_remaining, s.ewma_bps)
         return stall.decide(s, options, wakes.t_ns[row] // NS_PER_S, estimate_ms)
     if wakes.bps_set[row]:
         s.ewma_bps = stall.smoothed(s.ewma_bps, wakes.bps[row], options.alpha)
-    return NONE, 0, 0
+    return NOTHING
 
 
 def triggered(s: PlainState, options: Options, elapsed_s: int) -> None:
     """A stall's action has come back: a failed one may be tried again at the next boundary."""
     if not s.succeeded:
-        s.switched = 0
+        s.switched = False
     elif s.pending == START_POST_COPY:
         s.mode = POST_COPY
     else:
@@ -217,7 +211,7 @@ def overdue_called(s: PlainState, options: Options, elapsed_s: int) -> None:
     """The completion deadline's action has come back; a failed one is tried again at the next wake."""
     if not s.succeeded:
         return
-    s.switched = 1
+    s.switched = True
     if s.pending == START_POST_COPY:
         s.mode = POST_COPY
         return

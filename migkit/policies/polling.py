@@ -22,6 +22,7 @@ from migkit.policies.base import (
     JOB_TYPE_NONE,
     MIGRATE_ERROR,
     NONE,
+    NOTHING,
     NS_PER_S,
     PAUSED,
     POST_COPY,
@@ -41,12 +42,13 @@ def advance(s: PlainState, lists: Lists, options: Options, wakes: Wakes, i0: int
     """Walks the wake-ups i0..i1; see `migkit.policies.base`."""
     mode, remaining, watermark = s.mode, s.remaining, s.watermark
     last_progress_ns, acceptable_s = s.last_progress_ns, s.acceptable_s
-    row, action, argument, reason = i0, NONE, 0, 0
+    row = i0
+    action, argument, reason = NOTHING
     while row < i1:
         if s.resume != NONE:
             called, s.resume = s.resume, NONE
             if s.succeeded and called == ABORT:
-                action, argument, reason, s.finished = FINISH, s.pending, s.pending_reason, 1
+                action, argument, reason, s.finished = FINISH, s.pending, s.pending_reason, True
                 break
             if s.succeeded and called == START_POST_COPY:
                 mode = POST_COPY
@@ -55,10 +57,10 @@ def advance(s: PlainState, lists: Lists, options: Options, wakes: Wakes, i0: int
             row += 1
             continue
         if s.error_stored:
-            action, reason, s.finished = FINISH, MIGRATE_ERROR, 1
+            action, reason, s.finished = FINISH, MIGRATE_ERROR, True
             break
         if wakes.migrate_error[row]:
-            s.error_stored = 1
+            s.error_stored = True
         if s.sticky_type == 0 and not wakes.stats[row]:
             row += 1
             continue
@@ -83,7 +85,7 @@ def advance(s: PlainState, lists: Lists, options: Options, wakes: Wakes, i0: int
         else:
             reason = ended_job(options.ends_with_job, job_type)
             if reason != NONE:
-                action, s.finished = FINISH, 1
+                action, s.finished = FINISH, True
                 break
         row += 1
     s.mode, s.remaining, s.watermark = mode, remaining, watermark
@@ -95,7 +97,7 @@ def in_flight(options: Options, mode: int, acceptable_s: int, elapsed_s: int, st
     """The first rule that holds while the job runs: (action, reason). Deadlines are strict, in whole seconds."""
     timeout = acceptable_s != 0 and elapsed_s > acceptable_s
     if mode == POST_COPY:
-        return NONE, 0
+        return NONE, NONE
     if timeout and not options.disruption_gate and options.allow_post_copy:
         return START_POST_COPY, TIMEOUT
     if timeout and options.disruption_gate and options.allow_workload_disruption and mode != PAUSED:
@@ -104,7 +106,7 @@ def in_flight(options: Options, mode: int, acceptable_s: int, elapsed_s: int, st
         return ABORT, STUCK
     if timeout:
         return ABORT, TIMEOUT
-    return NONE, 0
+    return NONE, NONE
 
 
 def vanished_job(abort_status: int, domain: int) -> int:

@@ -12,6 +12,7 @@ from migkit.policies.base import (
     NO_BANDWIDTH,
     NONE,
     NOT_COMPLETABLE,
+    NOTHING,
     PAUSED,
     POST_COPY,
     QEMU_LARGEST_DOWNTIME_MS,
@@ -59,7 +60,7 @@ def process(s: PlainState, lists: Lists, options: Options) -> bool:
     threshold = float_to_unsigned(unsigned_to_float(s.outside_remaining) * (1 - options.margin))
     if below(s.record_remaining, threshold):
         return False
-    s.stalled, s.best, s.history = 1, s.outside_remaining, 0
+    s.stalled, s.best, s.history = True, s.outside_remaining, 0
     if s.candidates > 0 and below(lists.remaining[s.candidates - 1], s.best):
         s.best = lists.remaining[s.candidates - 1]
     s.patience_ms = options.window_ms
@@ -121,9 +122,9 @@ def decide(s: PlainState, options: Options, elapsed_s: int, estimate: int) -> tu
     """What to do about a stall: (action, argument, reason). Without a completion deadline: nothing, ever."""
     target = float_to_unsigned(unsigned_to_float(s.best) * (1 + options.margin))
     if options.search_minima and below(target, s.record_remaining):
-        return NONE, 0, 0
+        return NOTHING
     if s.ewma_bps == 0 or not completable(s.acceptable_s, options.completion_factor, elapsed_s, estimate):
-        return NONE, 0, 0
+        return NOTHING
     if options.allow_workload_disruption and options.allow_post_copy and not options.has_vfio:
         return START_POST_COPY, 0, STALL_POST_COPY
     if options.allow_workload_disruption:
@@ -144,7 +145,7 @@ def overdue(s: PlainState, options: Options, elapsed_s: int, estimate: int) -> t
     """What to do about the completion deadline: (action, reason)."""
     deadline_s = s.acceptable_s if s.mode == PAUSED else s.switch_deadline_s
     if s.acceptable_s == 0 or elapsed_s <= deadline_s or s.mode == POST_COPY:
-        return NONE, 0
+        return NONE, NONE
     if s.ewma_bps == 0:
         return CANCEL, NO_BANDWIDTH
     if s.switched:
