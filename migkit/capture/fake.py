@@ -24,6 +24,8 @@ from migkit.meta import Domain, Host
 from migkit.schema import JOB_NONE, JOB_UNBOUNDED
 from migkit.units import MIB, NS_PER_MS
 
+_NEVER_MS: Final = 10**9
+
 SCENARIOS: Final[dict[str, Plan]] = {
     "converge": Plan(),
     "fast": Plan(prepare_ms=50, memory_bytes=32 * MIB, dirty_bps=8 * MIB, downtime_limit_ms=30),
@@ -34,7 +36,7 @@ SCENARIOS: Final[dict[str, Plan]] = {
     "daemon-restart": Plan(dirty_bps=96 * MIB, mishap="restart", mishap_ms=4000),
     "post-copy": Plan(dirty_bps=96 * MIB, postcopy_ms=5000),
     "post-copy-failed": Plan(dirty_bps=96 * MIB, postcopy_ms=5000, mishap="postcopy-fail", mishap_ms=5800),
-    "idle": Plan(start_ms=10**9),
+    "idle": Plan(start_ms=_NEVER_MS),
     "arrived": Plan(prepare_ms=50, memory_bytes=32 * MIB, dirty_bps=8 * MIB, downtime_limit_ms=30),
 }
 
@@ -43,6 +45,32 @@ _LATENCY_MS: Final = ((0.0, 0.4), (0.5, 1.5), (0.9, 5.2), (0.99, 27.0), (1.0, 60
 _RESTART_MS: Final = 2000
 _FINAL_HANG_MS: Final = (1200, 2000)
 _MIGRATION_PAUSE = (s.EVENT_SUSPENDED, 1)
+
+
+def _speed(text: str) -> float:
+    value = float(text)
+    if not 0.001 <= value <= 1000:
+        raise ValueError(f"speed {text!r}: must be more than 0, from 0.001 to 1000")
+    return value
+
+
+def _start_ms(text: str) -> int:
+    value = int(text)
+    if abs(value) > _NEVER_MS:
+        raise ValueError(f"start_ms {text!r}: must be from -{_NEVER_MS} to {_NEVER_MS}")
+    return value
+
+
+def _truth(text: str) -> bool:
+    word = text.lower()
+    if word not in ("true", "yes", "1", "false", "no", "0"):
+        raise ValueError(f"persistent {text!r}: must be true or false")
+    return word in ("true", "yes", "1")
+
+
+_OPTIONS: Final[dict[str, Callable[[str], Any]]] = {
+    "seed": int, "speed": _speed, "start_ms": _start_ms, "persistent": _truth,
+}  # fmt: skip
 
 
 def draw_latency_ms(random_: random.Random) -> float:
@@ -85,13 +113,12 @@ class FakeDomain:
     @classmethod
     def from_uri(cls, uri: str, *, name: str = "fake") -> FakeDomain:
         """The domain of `fake:///SCENARIO?seed=N&speed=S&start_ms=T`."""
-        parts = urllib.parse.urlsplit(uri)
-        given = dict(urllib.parse.parse_qsl(parts.query))
-        kinds: dict[str, Callable[[str], Any]] = {"seed": int, "speed": float, "start_ms": int, "persistent": bool}
         try:
-            options = {key: kinds[key](value) for key, value in given.items()}
+            parts = urllib.parse.urlsplit(uri)
+            given = dict(urllib.parse.parse_qsl(parts.query, keep_blank_values=True))
+            options = {key: _OPTIONS[key](value) for key, value in given.items()}
         except KeyError as error:
-            raise MigkitError(f"{uri}: {unknown('option', error.args[0], kinds)}") from None
+            raise MigkitError(f"{uri}: {unknown('option', error.args[0], _OPTIONS)}") from None
         except ValueError as error:
             raise MigkitError(f"{uri}: {error}") from None
         return cls(parts.path.strip("/") or "converge", name=name, **options)
@@ -156,7 +183,8 @@ class FakeDomain:
 
     def subscribe(self, callback: Callable[[s.Event], None]) -> None:
         self._callback = callback
-        threading.Thread(target=self._tell_events, name="fake-domain", daemon=True).start()
+        told = self.course.legs.index(self.course.leg(self.now_ms())) + 1
+        threading.Thread(target=self._tell_events, args=(told,), name="fake-domain", daemon=True).start()
 
     def reopen(self) -> None:
         at_ms = self.now_ms()
@@ -220,8 +248,7 @@ class FakeDomain:
     def _sleep_ms(self, duration_ms: float) -> None:
         time.sleep(duration_ms / 1000 / self.speed)
 
-    def _tell_events(self) -> None:
-        told = self.course.legs.index(self.course.leg(self.now_ms())) + 1
+    def _tell_events(self, told: int) -> None:
         while True:
             with self._changed:
                 legs = self.course.legs

@@ -16,8 +16,9 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, Final, TypeVar
 
+from migkit.capture import journal_file
 from migkit.capture import source as s
-from migkit.capture.journal import Journal, Recording, finalise, journal_path
+from migkit.capture.journal import Journal, Recording, advice, finalise, journal_path, writable
 from migkit.capture.masking import Mask
 from migkit.capture.outcome import Ending
 from migkit.capture.sampler import Inbox, Limit, Sampler, in_background
@@ -64,28 +65,20 @@ def record(
     >>> mk.record("guest", uri="fake:///fast?speed=20", output="/tmp/fast.parquet", force=True).meta.end.outcome
     'completed'
     """
-    target = _writable(output, force=force)
+    target = writable(output, force=force)
     if not 0 < interval_ms <= 60_000:
         raise UsageError(f"interval {interval_ms:g} ms: must be more than 0 and at most 60000")
-    with contextlib.ExitStack() as stack:
+    # The outer stack is the last to unwind: from the session's beginning until all is closed, Ctrl-C is a message.
+    with contextlib.ExitStack() as signals, contextlib.ExitStack() as stack:
         opened = _opened(stack, source, lambda name: s.open_source(name, uri, via=via, via_socket=via_socket))
         facts = in_background(opened.facts)
         far = None
         if destination is not None:
             far = _opened(stack, destination, lambda there: s.open_witness(_identity(facts), there))
         session = _Session(opened, facts, target, interval_ms=interval_ms, destination=far, mask_names=mask_names)
-        return session.run(wait=wait, on_ready=on_ready, force=force)
-
-
-def _writable(output: str | os.PathLike[str], *, force: bool) -> Path:
-    target = Path(output)
-    if target.is_dir():
-        raise MigkitError(f"{target}: is a folder; name the file to write")
-    if target.exists() and not target.is_file():
-        raise MigkitError(f"{target}: is no ordinary file; name the file to write")
-    if target.exists() and not force:
-        raise MigkitError(f"{target}: exists already; choose another name or pass --force")
-    return target
+        signals.enter_context(_signals_to(session.stop))
+        recording = session.run(wait=wait, on_ready=on_ready, force=force)
+    return dataclasses.replace(recording, stopped=session.stopped)
 
 
 def _opened(stack: contextlib.ExitStack, source: W | str, open_it: Callable[[str], W]) -> W:
@@ -119,23 +112,28 @@ class _Session:
         self._sampler = Sampler(source, self._inbox, interval_ms)
         self._gaps: list[tuple[int, int]] = []
         self._limits: list[tuple[int, int]] = []
-        self._begun = self._stopped = self._written = False
+        self._begun = self._written = False
+        self.stopped = False
         self._meta = self._first_meta(interval_ms)
 
     def run(self, *, wait: bool, on_ready: Callable[[], None] | None, force: bool) -> Recording:
         self._journal = Journal(journal_path(self._target), self._meta)
         try:
-            with _signals_to(self._inbox):
-                self._sampler.start()
-                if on_ready is not None:
-                    on_ready()
-                self._finish(self._follow(wait=wait))
-                return finalise(self._journal.path, self._target, force=force)
+            self._sampler.start()
+            if on_ready is not None:
+                on_ready()
+            self._finish(self._follow(wait=wait))
+            return finalise(self._journal.fd, self._journal.path, self._target, force=force)
         except MigkitError as error:
             raise self._told(error) from None
         finally:
             self._sampler.stop()
             self._journal.close(remove=not self._begun)
+
+    def stop(self) -> None:
+        """Ends the recording and keeps it; may be called from a signal handler, at any moment."""
+        self.stopped = True
+        self._inbox.put(_STOP)
 
     def _follow(self, *, wait: bool) -> End:
         """Takes rows until the end is known."""
@@ -145,7 +143,6 @@ class _Session:
             except Empty:
                 item = None
             if item is _STOP:
-                self._stopped = True
                 return self._interrupted()
             if isinstance(item, Exception):
                 return self._connection_lost(item)
@@ -202,13 +199,14 @@ class _Session:
 
     def _finish(self, end: End) -> None:
         """Waits for a call that hangs, keeps what came meanwhile, writes the final word."""
-        late = self._sampler.stop(0.05 if self._stopped else LAST_CALL_S)
+        stopped = self.stopped
+        late = self._sampler.stop(0.05 if stopped else LAST_CALL_S)
         while not self._inbox.empty():
             self._accept(self._inbox.get(), wait=True)
         for row in late:
             self._take(row, wait=True)
         end = self._ending.end or end
-        if not self._stopped:
+        if not stopped:
             end = self._completed(end)
         cadence = dataclasses.replace(self._meta.cadence, gaps=tuple(self._gaps))
         self._journal.finish(dataclasses.replace(self._meta, end=end, cadence=cadence))
@@ -257,8 +255,11 @@ class _Session:
     def _told(self, error: MigkitError) -> MigkitError:
         if not self._begun or self._written:
             return error
-        path = self._journal.path
-        return MigkitError(f"{error}: recording stopped, {self._journal.rows} rows are kept: migkit recover {path}")
+        try:
+            command = advice(journal_file.kept(self._journal.fd, self._journal.path), self._target)
+        except MigkitError as gone:
+            return MigkitError(f"{error}: recording stopped; {gone}")
+        return MigkitError(f"{error}: recording stopped, {self._journal.rows} rows are kept: {command}")
 
 
 def _completed_stats(witness: s.Witness | None) -> dict[str, Any] | None:
@@ -276,17 +277,18 @@ def _completed_stats(witness: s.Witness | None) -> dict[str, Any] | None:
 
 
 @contextlib.contextmanager
-def _signals_to(inbox: Inbox) -> Iterator[None]:
-    """Ctrl-C, SIGTERM and a closed terminal become a message: nothing is torn apart in the middle of a write."""
+def _signals_to(stop: Callable[[], None]) -> Iterator[None]:
+    """Ctrl-C, SIGTERM and a closed terminal become a call: nothing is torn apart in the middle of a write."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     numbers = [signal.SIGINT, signal.SIGTERM]
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup
         numbers.append(signal.SIGHUP)
-    before = {number: signal.signal(number, lambda *_: inbox.put(_STOP)) for number in numbers}
+    before = {number: signal.signal(number, lambda *_: stop()) for number in numbers}
     try:
         yield
     finally:
-        for number, handler in before.items():
+        # Ctrl-C last: from then on it may cut this short.
+        for number, handler in reversed(before.items()):
             signal.signal(number, handler)

@@ -52,13 +52,40 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Records, or converts, and says on stdout what came of it."""
-    if arguments.from_jsonl:
-        return _convert(arguments)
+    before = _inode(arguments.output)
+    try:
+        return _convert(arguments) if arguments.from_jsonl else _record(arguments)
+    except KeyboardInterrupt:
+        # While a recording runs Ctrl-C ends it in order; this one came before that, or after.
+        new = _inode(arguments.output) != before
+        raise MigkitError(
+            f"interrupted: {f'{arguments.output} is written' if new else 'nothing was recorded'}"
+        ) from None
+
+
+def _inode(path: str) -> int | None:
+    try:
+        return os.stat(path).st_ino
+    except OSError:
+        return None
+
+
+def _record(arguments: argparse.Namespace) -> int:
     if arguments.domain is None:
         raise UsageError("record needs a DOMAIN, or --from-jsonl FILE")
+    recording = _recorded(arguments)
+    print(described(recording, as_json=arguments.json), flush=True)
+    if recording.meta.end.outcome == "interrupted":
+        raise MigkitError(f"interrupted: {recording.path} keeps the {recording.samples} samples until then")
+    if recording.stopped:
+        raise MigkitError(f"interrupted: the migration had ended, {recording.path} is written")
+    return 0
+
+
+def _recorded(arguments: argparse.Namespace) -> Recording:
     from migkit.capture.recorder import record
 
-    recording = record(
+    return record(
         arguments.domain,
         output=arguments.output,
         uri=arguments.connect,
@@ -71,10 +98,6 @@ def run(arguments: argparse.Namespace) -> int:
         force=arguments.force,
         on_ready=None if arguments.no_wait else lambda: _say(f"waiting for a migration of {arguments.domain} ..."),
     )
-    print(described(recording, as_json=arguments.json))
-    if recording.meta.end.outcome == "interrupted":
-        raise MigkitError(f"interrupted: {recording.path} keeps the {recording.samples} samples until then")
-    return 0
 
 
 def described(recording: Recording, *, as_json: bool) -> str:
@@ -93,14 +116,24 @@ def described(recording: Recording, *, as_json: bool) -> str:
             "duration_ms": recording.duration_ms,
             "downtime_ms": downtime_ms,
             "skipped_bytes": recording.skipped_bytes,
+            "damaged_journal": None if recording.damaged_journal is None else str(recording.damaged_journal),
         }
         return json.dumps(known)
     words = [end.outcome + (f" ({end.error_text})" if end.error_text else ""), f"{recording.samples} samples"]
+    if recording.samples == 0:
+        words[-1] += " (no sample of the running migration was taken)"
     if recording.duration_ms is not None:
         words.append(f"duration {format_ms(recording.duration_ms)}")
     if downtime_ms is not None:
         words.append(f"downtime {format_ms(downtime_ms)}")
-    return f"{recording.path}: " + ", ".join(words)
+    return f"{recording.path}: " + ", ".join(words) + _damage(recording)
+
+
+def _damage(recording: Recording) -> str:
+    if recording.skipped_bytes == 0:
+        return ""
+    told = f"; {recording.skipped_bytes} damaged bytes were skipped"
+    return told if recording.damaged_journal is None else f"{told}, the journal is kept as {recording.damaged_journal}"
 
 
 def _say(line: str) -> None:
@@ -110,8 +143,6 @@ def _say(line: str) -> None:
 def _convert(arguments: argparse.Namespace) -> int:
     if arguments.domain is not None:
         raise UsageError("--from-jsonl converts files: leave out DOMAIN")
-    from migkit.capture.logs import jsonl
-
     target = Path(arguments.output)
     folder = len(arguments.from_jsonl) > 1 or target.is_dir() or str(arguments.output).endswith("/")
     if folder:
@@ -119,10 +150,20 @@ def _convert(arguments: argparse.Namespace) -> int:
             target.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise MigkitError(f"{target}: cannot be made a folder ({error.strerror})") from None
-    for file in arguments.from_jsonl:
-        trace = jsonl.read(file)
-        path = trace.save(target / f"{trace.name}.parquet" if folder else target, force=arguments.force)
-        end = trace.meta.end
-        told = {"path": str(path), "outcome": end.outcome, "rows": len(trace.samples)}
-        print(json.dumps(told) if arguments.json else f"{path}: {end.outcome}, {len(trace.samples)} rows")
+    for number, file in enumerate(arguments.from_jsonl):
+        try:
+            print(_converted(file, target, folder=folder, arguments=arguments), flush=True)
+        except KeyboardInterrupt:
+            of = len(arguments.from_jsonl)
+            raise MigkitError(f"interrupted: {number} of {of} files were converted, {file} perhaps") from None
     return 0
+
+
+def _converted(file: str, target: Path, *, folder: bool, arguments: argparse.Namespace) -> str:
+    from migkit.capture.logs import jsonl
+
+    trace = jsonl.read(file)
+    path = trace.save(target / f"{trace.name}.parquet" if folder else target, force=arguments.force)
+    end = trace.meta.end
+    told = {"path": str(path), "outcome": end.outcome, "rows": len(trace.samples)}
+    return json.dumps(told) if arguments.json else f"{path}: {end.outcome}, {len(trace.samples)} rows"

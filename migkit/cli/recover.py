@@ -5,13 +5,15 @@ from __future__ import annotations
 import argparse
 
 from migkit.cli.record import described
+from migkit.errors import MigkitError
 
 
 def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Adds the verb to the parser."""
     parser = verbs.add_parser(
         "recover", help="make a trace of what a killed recorder left", description=__doc__,
-        epilog="The journal is removed once the trace is written, unless parts of it could not be read.",
+        epilog="The journal is removed once the trace is written, or renamed to NAME.damaged if parts of it could not "
+        "be read.",
     )  # fmt: skip
     parser.add_argument("journal", metavar="JOURNAL", help="the OUT.journal beside the output of `migkit record`")
     parser.add_argument("-o", "--output", metavar="FILE", help="the trace (default: the name without .journal)")
@@ -24,9 +26,9 @@ def run(arguments: argparse.Namespace) -> int:
     """Writes the trace and says what it holds."""
     from migkit.capture.journal import recover
 
-    recording = recover(arguments.journal, arguments.output, force=arguments.force)
-    told = described(recording, as_json=arguments.json)
-    if recording.skipped_bytes and not arguments.json:
-        told += f"; {recording.skipped_bytes} damaged bytes were skipped, the journal is kept"
-    print(told)
+    try:
+        recording = recover(arguments.journal, arguments.output, force=arguments.force)
+    except KeyboardInterrupt:
+        raise MigkitError("interrupted: the journal stays until its trace is written; run it again") from None
+    print(described(recording, as_json=arguments.json))
     return 0

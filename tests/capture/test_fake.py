@@ -105,8 +105,24 @@ def test_an_action_can_be_made_to_fail():
         ("fake:///convrge", "did you mean 'converge'"),
         ("fake:///converge?sed=1", "did you mean 'seed'"),
         ("fake:///converge?seed=x", "invalid literal"),
+        ("fake:///converge?seed=", "invalid literal"),
+        ("fake:///converge?speed=0", "speed '0': must be more than 0"),
+        ("fake:///converge?speed=-1", "speed '-1': must be more than 0"),
+        ("fake:///converge?speed=nan", "speed 'nan': must be more than 0"),
+        ("fake:///converge?speed=inf", "speed 'inf': must be more than 0, from 0.001 to 1000"),
+        ("fake:///converge?speed=1e-300", "speed '1e-300': must be more than 0, from 0.001 to 1000"),
+        ("fake:///converge?start_ms=1" + 400 * "0", "must be from -1000000000 to 1000000000"),
+        ("fake:///converge?persistent=maybe", "persistent 'maybe': must be true or false"),
+        ("fake://[/converge", "Invalid IPv6 URL"),
     ],
 )
 def test_a_wrong_uri_is_explained(uri, said):
     with pytest.raises(MigkitError, match=said):
         FakeDomain.from_uri(uri)
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"), [("true", True), ("1", True), ("Yes", True), ("false", False), ("0", False)]
+)
+def test_persistent_is_read_as_it_is_meant(word, meant):
+    assert FakeDomain.from_uri(f"fake:///converge?persistent={word}").persistent is meant

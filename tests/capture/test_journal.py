@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import resource
+import shlex
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from migkit import parquet
-from migkit.capture import journal
+from migkit.capture import journal, journal_file
 from migkit.capture.frames import LAYOUT, MAGIC, frame, pack_row, unpack_row
 from migkit.capture.journal import Journal, recover
+from migkit.cli import main
 from migkit.errors import MigkitError, UsageError
 from migkit.meta import Domain, End, TraceMeta
 
@@ -37,6 +39,12 @@ ANY_ROW = st.fixed_dictionaries(
 )
 
 
+def within_a_week(row):
+    """A trace is not longer than that, whatever a journal may hold."""
+    most = {"mono_ns": 6 * 10**14, "time_elapsed_ms": 6 * 10**8}
+    return {name: value % most[name] if name in most else value for name, value in row.items()}
+
+
 def written(path: Path, rows, *, finish: bool = False) -> Path:
     made = Journal(path, META)
     for row in rows:
@@ -52,7 +60,7 @@ def test_a_row_comes_back_as_it_was(row):
     assert unpack_row(pack_row(row)) == row
 
 
-@given(rows=st.lists(ANY_ROW, min_size=1, max_size=5))
+@given(rows=st.lists(ANY_ROW.map(within_a_week), min_size=1, max_size=5))
 def test_a_recovered_trace_holds_the_rows_of_the_journal(rows, tmp_path_factory):
     folder = tmp_path_factory.mktemp("journal")
     recovered = recover(written(folder / "a.parquet.journal", rows))
@@ -93,6 +101,49 @@ def test_a_damaged_beginning_costs_no_row(place, tmp_path):
     data[place] ^= 0xFF
     (tmp_path / "damaged").write_bytes(data)
     assert journal.read(tmp_path / "damaged").rows == ROWS
+
+
+@pytest.mark.parametrize("size", [4096, 16384])
+def test_a_destroyed_beginning_costs_no_row_behind_it(size, tmp_path):
+    """The metadata comes again, and the header beside it: the outcome and the names are known all the same."""
+    rows = [ROWS[k % 7] | {"mono_ns": k} for k in range(200)]
+    path = written(tmp_path / "a.parquet.journal", rows)
+    data = path.read_bytes()
+    gone = sum(place < size for place in _starts(data))
+    path.write_bytes(bytes(size) + data[size:])
+    contents = journal.read(path)
+    assert contents.rows == rows[gone:]
+    assert contents.skipped_bytes >= size
+    assert recover(path).meta.domain.name == "guest"
+
+
+def test_a_header_anywhere_tells_the_columns(tmp_path):
+    """Of a journal by other columns than today's only the last header is intact."""
+    columns = [("source", "string"), ("mono_ns", "int64")]
+    rows = [{"source": "poll", "mono_ns": k} for k in range(3)]
+    head = frame(b"H", b'{"schema_version":1,"columns":[["source","string"],["mono_ns","int64"]]}')
+    (tmp_path / "a").write_bytes(b"".join(frame(b"R", pack_row(row, columns)) for row in rows) + head)
+    assert journal.read(tmp_path / "a").rows == rows
+
+
+def test_without_any_header_the_columns_are_todays(tmp_path):
+    path = tmp_path / "a.parquet.journal"
+    path.write_bytes(b"".join(frame(b"R", pack_row(row)) for row in ROWS))
+    assert journal.read(path).rows == ROWS
+    assert "metadata is destroyed" in recover(path).meta.origin
+
+
+def test_rows_that_do_not_fit_the_guessed_columns_are_damage(tmp_path):
+    alien = frame(b"R", pack_row({"mono_ns": 5, "job_type": 2}, [("job_type", "int32"), ("mono_ns", "int64")]))
+    (tmp_path / "a").write_bytes(alien + frame(b"R", pack_row(ROWS[0])))
+    contents = journal.read(tmp_path / "a")
+    assert (contents.rows, contents.skipped_bytes) == (ROWS[:1], len(alien))
+
+
+def test_a_row_longer_than_its_columns_is_damage(tmp_path):
+    path = written(tmp_path / "a", ROWS[:2])
+    path.write_bytes(path.read_bytes() + frame(b"R", pack_row(ROWS[2]) + b"more"))
+    assert journal.read(path).rows == ROWS[:2]
 
 
 @given(junk=st.binary(max_size=200))
@@ -139,8 +190,16 @@ def test_an_intact_journal_is_removed_and_a_damaged_one_is_kept(tmp_path):
     damaged.write_bytes(whole.read_bytes()[:-1])
     assert recover(whole).skipped_bytes == 0
     assert recover(damaged).skipped_bytes > 0
-    assert not whole.exists()
-    assert damaged.exists()
+    assert [path.name for path in tmp_path.iterdir() if "journal" in path.name] == ["b.parquet.journal.damaged"]
+
+
+def test_a_damaged_journal_takes_no_older_ones_name(tmp_path):
+    for _ in range(2):
+        path = written(tmp_path / "b.parquet.journal", ROWS)
+        path.write_bytes(path.read_bytes()[:-1])
+        recover(path, force=True)
+    kept = sorted(path.name for path in tmp_path.iterdir() if "journal" in path.name)
+    assert kept == ["b.parquet.journal.damaged", "b.parquet.journal.damaged-2"]
 
 
 def test_a_journal_with_rows_is_never_overwritten(tmp_path):
@@ -217,7 +276,7 @@ def test_a_full_disk_leaves_a_readable_journal(tmp_path):
     """A limit of the file's size stands for the full disk: the write comes back short, then fails."""
     made = Journal(tmp_path / "a.journal", META)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (os.fstat(made._fd).st_size + 500, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (os.fstat(made.fd).st_size + 500, before[1]))
     try:
         with pytest.raises(MigkitError, match=r"a\.journal: cannot be written \(File too large\)"):
             _fill(made)
@@ -239,6 +298,97 @@ def test_a_sync_that_fails_is_not_overlooked(tmp_path, monkeypatch):
     with pytest.raises(MigkitError, match="No space left"):
         made.finish(META)
     made.close()
+
+
+@pytest.mark.parametrize("opens", [journal_file.open_new, journal_file.open_old])
+def test_a_journal_removed_between_opening_and_locking_is_not_mistaken_for_the_one_that_is_there(
+    opens, tmp_path, monkeypatch
+):
+    path = written(tmp_path / "a.journal", ROWS)
+    real, calls = fcntl.flock, []
+
+    def flock(fd, how):
+        calls.append(fd)
+        if len(calls) == 1:
+            path.unlink()
+            path.write_text("the next one")
+        real(fd, how)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    fd = opens(path)
+    assert journal_file.is_at(fd, path)
+    assert journal_file.content(fd, path) == b"the next one"
+    os.close(fd)
+
+
+def test_the_end_of_a_recording_does_not_remove_another_one_of_the_same_name(tmp_path):
+    mine = Journal(tmp_path / "a.journal", META)
+    mine.path.unlink()
+    other = Journal(tmp_path / "a.journal", META)
+    mine.close(remove=True)
+    assert other.path.exists()
+    other.close()
+
+
+def test_rows_of_a_removed_journal_are_copied_to_where_there_is_room(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    (tmp_path / "folder").mkdir()
+    made = Journal(tmp_path / "folder" / "a.journal", META)
+    made.append(ROWS[0])
+    made.path.unlink()
+    (tmp_path / "folder").rmdir()
+    kept = journal_file.kept(made.fd, made.path)
+    made.close()
+    assert kept.parent == tmp_path
+    assert journal.read(kept).rows == ROWS[:1]
+
+
+def test_where_no_copy_can_be_made_the_loss_is_said(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "nowhere"))
+    (tmp_path / "folder").mkdir()
+    made = Journal(tmp_path / "folder" / "a.journal", META)
+    made.path.unlink()
+    (tmp_path / "folder").rmdir()
+    with pytest.raises(MigkitError, match="its rows are lost"):
+        journal_file.kept(made.fd, made.path)
+    made.close()
+
+
+def test_the_advice_is_a_command_that_works(tmp_path):
+    path, target = written(tmp_path / "a copy", ROWS), tmp_path / "a.parquet"
+    target.write_text("precious")
+    with pytest.raises(MigkitError, match="exists already") as caught:
+        recover(path, target)
+    program, *words = shlex.split(str(caught.value).partition("the recording is kept: ")[2])
+    assert (program, words) == ("migkit", ["recover", str(path), "-o", str(target), "--force"])
+    assert main(words) == 0
+    assert parquet.read(target)[0].num_rows == len(ROWS)
+
+
+def test_a_recording_over_an_older_trace_is_recovered_by_the_command_that_is_told(tmp_path):
+    path = written(tmp_path / "a.parquet.journal", ROWS)
+    (tmp_path / "a.parquet").write_text("to be overwritten")
+    with pytest.raises(MigkitError) as caught:
+        Journal(path, META)
+    assert main(shlex.split(str(caught.value).partition("first run: ")[2])[1:]) == 0
+    Journal(path, META).close(remove=True)
+
+
+def test_a_journal_is_not_overwritten_by_its_own_trace(tmp_path):
+    path = written(tmp_path / "a.journal", ROWS)
+    with pytest.raises(UsageError, match="is the journal itself"):
+        recover(path, path, force=True)
+    assert journal.read(path).rows == ROWS
+
+
+def test_a_journal_that_cannot_be_taken_away_is_said(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise OSError(13, "Permission denied")
+
+    path = written(tmp_path / "a.parquet.journal", ROWS)
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with pytest.raises(MigkitError, match=r"a\.parquet is written, but .*journal cannot be taken away \(Permission"):
+        recover(path)
 
 
 def test_the_lock_is_let_go_at_the_end(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import os
+import shutil
 import signal
 import threading
 import time
@@ -215,6 +216,89 @@ def test_ctrl_c_acts_while_a_call_hangs(tmp_path):
     assert result.meta.end.outcome == "interrupted"
     assert len(rows) == 4
     assert time.monotonic() - begin < 30
+
+
+def when_it_is_over(domain: FakeDomain, act) -> FakeDomain:
+    """Acts once the migration's last event has come, before the recorder sees it."""
+    real = domain._events
+
+    def events(before, leg):
+        for event in real(before, leg):
+            if event.kind == "job":
+                act()
+            yield event
+
+    domain._events = events
+    return domain
+
+
+def test_ctrl_c_while_the_trace_is_being_written_is_not_swallowed(tmp_path, monkeypatch):
+    real = recorder.finalise
+
+    def finalise(*arguments, **options):
+        os.kill(os.getpid(), signal.SIGINT)
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(recorder, "finalise", finalise)
+    result, _ = recorded(FakeDomain("fast", speed=SPEED), tmp_path)
+    assert (result.stopped, result.meta.end.outcome) == (True, "completed")
+    monkeypatch.undo()
+    assert not mk.record(FakeDomain("fast", speed=SPEED), output=tmp_path / "b.parquet").stopped
+
+
+def test_a_journal_that_is_removed_while_recording_costs_nothing(tmp_path):
+    path = journal_path(tmp_path / "a.parquet")
+    domain = when_it_is_over(FakeDomain("fast", speed=SPEED), path.unlink)
+    result, rows = recorded(domain, tmp_path)
+    assert result.meta.end.outcome == "completed"
+    assert not_as_served(rows, domain) == []
+    assert [found.name for found in tmp_path.iterdir()] == ["a.parquet"]
+
+
+def test_a_journal_that_is_moved_while_recording_costs_nothing(tmp_path):
+    path, elsewhere = journal_path(tmp_path / "a.parquet"), tmp_path / "elsewhere"
+    result, _ = recorded(when_it_is_over(FakeDomain("fast", speed=SPEED), lambda: path.rename(elsewhere)), tmp_path)
+    assert result.meta.end.outcome == "completed"
+    assert mk.recover(elsewhere, tmp_path / "b.parquet").rows == result.rows
+
+
+def test_a_folder_that_is_moved_while_recording_is_found(tmp_path):
+    old, new = tmp_path / "old", tmp_path / "new"
+    old.mkdir()
+    with pytest.raises(MigkitError, match=r"cannot be written \(No such file or directory\)") as caught:
+        recorded(when_it_is_over(FakeDomain("fast", speed=SPEED), lambda: old.rename(new)), old)
+    assert str(caught.value).endswith(f"; the recording is kept: migkit recover {new}/a.parquet.journal")
+    assert mk.recover(new / "a.parquet.journal").meta.end.outcome == "completed"
+
+
+def test_a_folder_that_is_removed_while_recording_leaves_a_copy(tmp_path, monkeypatch):
+    (tmp_path / "room").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "room"))
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    with pytest.raises(MigkitError, match=r"the recording is kept: migkit recover .*room.*a\.parquet\.journal$"):
+        recorded(when_it_is_over(FakeDomain("fast", speed=SPEED), lambda: shutil.rmtree(folder)), folder)
+    (copy,) = (tmp_path / "room").iterdir()
+    assert mk.recover(copy).meta.end.outcome == "completed"
+
+
+def test_a_removed_journal_that_cannot_be_written_any_more_is_copied_and_named(tmp_path, monkeypatch):
+    """The disk is full and the journal has lost its name, both."""
+    path = journal_path(tmp_path / "a.parquet")
+    domain = FakeDomain("nonconverging", speed=SPEED)
+    real, calls = os.write, itertools.count()
+
+    def write(fd, data):
+        if next(calls) > 20:
+            path.unlink(missing_ok=True)
+            raise OSError(28, "No space left on device")
+        return real(fd, data)
+
+    monkeypatch.setattr(os, "write", write)
+    with pytest.raises(MigkitError, match=r"rows are kept: migkit recover .*a\.parquet\.journal$"):
+        recorded(domain, tmp_path)
+    monkeypatch.undo()
+    assert mk.recover(path).rows > 10
 
 
 def test_ctrl_c_before_the_migration_leaves_nothing(tmp_path):

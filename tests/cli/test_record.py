@@ -14,7 +14,9 @@ import pytest
 
 import migkit as mk
 from benchmarks.kills import wait_for_rows
+from migkit.capture.fake import FakeDomain
 from migkit.capture.journal import Journal, journal_path
+from migkit.capture.source import SourceError
 from migkit.cli import main
 from migkit.meta import TraceMeta
 
@@ -72,6 +74,86 @@ def test_stopping_it_keeps_what_it_has_and_says_so_in_a_line(number, tmp_path):
     assert mk.load(tmp_path / "a.parquet").meta.end.outcome == "interrupted"
 
 
+PRESSED = """
+import os, signal, sys
+from migkit.capture import fake, journal, recorder, source
+from migkit.cli import main, record
+
+def pressed(holder, name, *, after=False):
+    real = getattr(holder, name)
+    def called(*arguments, **options):
+        answer = real(*arguments, **options) if after else None
+        os.kill(os.getpid(), signal.SIGINT)
+        return answer if after else real(*arguments, **options)
+    setattr(holder, name, called)
+
+sys.exit(eval(sys.argv[1]) or main(sys.argv[2:]))
+"""
+
+
+def _pressed(where: str, *words: str) -> subprocess.CompletedProcess[str]:
+    """Presses Ctrl-C when a function is called."""
+    return subprocess.run(
+        [sys.executable, "-c", PRESSED, where, *words], capture_output=True, text=True, check=False, timeout=120
+    )
+
+
+@pytest.mark.parametrize(
+    ("where", "said"),
+    [
+        ("pressed(recorder, 'record')", "nothing was recorded"),
+        ("pressed(source, 'open_source')", "nothing was recorded"),
+        ("pressed(recorder, '_completed_stats')", "nothing was recorded"),
+        ("pressed(recorder, 'Journal')", "nothing was recorded"),
+        ("pressed(recorder, 'Journal', after=True)", "nothing was recorded"),
+        ("pressed(record, '_say')", "nothing was recorded"),
+        ("pressed(fake.FakeDomain, 'subscribe')", "nothing was recorded"),
+        ("pressed(recorder, 'finalise')", "{path} is written"),
+        ("pressed(recorder, 'finalise', after=True)", "{path} is written"),
+        ("pressed(journal.Journal, 'close', after=True)", "{path} is written"),
+        ("pressed(fake.FakeDomain, 'close')", "{path} is written"),
+        ("pressed(recorder, 'record', after=True)", "{path} is written"),
+        ("pressed(record, 'described')", "{path} is written"),
+    ],
+)
+def test_ctrl_c_at_any_moment_is_one_line_and_exit_1(where, said, tmp_path):
+    path = tmp_path / "a.parquet"
+    done = _pressed(where, "record", "web1", "-c", FAST, "-o", str(path))
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("waiting for")]
+    assert (done.returncode, len(lines)) == (1, 1), done.stderr
+    assert lines[0].startswith("migkit: ")
+    assert lines[0].endswith(said.format(path=path))
+    assert [found.name for found in tmp_path.iterdir()] == (["a.parquet"] if "written" in said else [])
+
+
+def test_ctrl_c_while_converting_tells_how_far_it_came(tmp_path):
+    files = [str(RAW / f"{name}.jsonl.gz") for name in ("block_raw", "stall_link")]
+    done = _pressed("pressed(record, '_converted', after=True)", "record", "--from-jsonl", *files, "-o", f"{tmp_path}")
+    assert done.returncode == 1
+    assert done.stderr == f"migkit: interrupted: 0 of 2 files were converted, {files[0]} perhaps\n"
+
+
+def test_a_migration_of_which_no_sample_was_taken_is_told_so(capsys, monkeypatch, tmp_path):
+    def busy(self):
+        raise SourceError(55, "not running")
+
+    monkeypatch.setattr(FakeDomain, "job_stats", busy)
+    words = ["record", "g", "-c", FAST, "--force", "-o", str(tmp_path / "a.parquet")]
+    assert main(words) == 0
+    said = capsys.readouterr().out
+    assert said.startswith(f"{tmp_path}/a.parquet: completed, 0 samples (no sample of the running migration was taken)")
+    assert main([*words, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["outcome"], told["samples"]) == ("completed", 0)
+    assert told["rows"] > 0
+
+
+def test_only_samples_of_the_running_migration_are_counted(capsys, tmp_path):
+    assert main(["record", "g", "-c", "fake:///abort?speed=20", "-o", str(tmp_path / "a.parquet"), "--json"]) == 0
+    told, trace = json.loads(capsys.readouterr().out), mk.load(tmp_path / "a.parquet")
+    assert told["samples"] == int(trace.active.sum()) < trace.samples["latency_us"].count()
+
+
 def test_a_killed_recorder_is_recovered(capsys, tmp_path):
     _stopped(signal.SIGKILL, tmp_path / "a.parquet")
     again = ["record", "web1", "-c", FAST, "-o", str(tmp_path / "a.parquet"), "--force"]
@@ -115,8 +197,14 @@ def test_damage_is_told_and_the_journal_kept(capsys, tmp_path):
     made.close()
     os.truncate(path, path.stat().st_size - 1)
     assert main(["recover", str(path)]) == 0
-    assert "damaged bytes were skipped, the journal is kept" in capsys.readouterr().out
-    assert path.exists()
+    said = capsys.readouterr().out
+    assert f"damaged bytes were skipped, the journal is kept as {path}.damaged" in said
+    assert not path.exists()
+    assert main(["record", "web1", "-c", FAST, "-o", str(tmp_path / "a.parquet"), "--force"]) == 0
+    capsys.readouterr()
+    words = ["recover", f"{path}.damaged", "-o", str(tmp_path / "b.parquet"), "--json"]
+    assert main(words) == 0
+    assert json.loads(capsys.readouterr().out)["damaged_journal"] == f"{path}.damaged"
 
 
 def test_raw_recordings_are_converted(capsys, tmp_path):
@@ -148,6 +236,10 @@ def test_raw_recordings_are_converted(capsys, tmp_path):
         ("recover nowhere.journal", 1, "nowhere.journal: no such file"),
         ("recover {tmp}/there", 2, "say with -o"),
         ("recover {tmp}/there -o {tmp}/b", 1, "not a journal of migkit"),
+        ("recover {tmp}/there -o {tmp}", 1, "is a folder; name the file to write"),
+        ("record g -c fake:///fast?speed=0 -o {tmp}/a", 1, "speed '0': must be more than 0"),
+        ("record g -c fake:///fast?speed=nan -o {tmp}/a", 1, "speed 'nan': must be more than 0"),
+        ("record g -c fake:///fast?persistent=maybe -o {tmp}/a", 1, "must be true or false"),
     ],
 )
 def test_bad_input_is_one_line_on_stderr(words, code, said, capsys, tmp_path):
