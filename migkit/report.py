@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import urllib.parse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -109,4 +110,4 @@ def _picture(folder: Path, name: str, ax: Axes) -> str:
     assert figure is not None
     figure.savefig(folder / name, dpi=100)
     plt.close(figure)
-    return f"<img src='{html.escape(name)}' alt='{html.escape(name.removesuffix('.png'))}'>"
+    return f"<img src='{urllib.parse.quote(name)}' alt='{html.escape(name.removesuffix('.png'))}'>"

@@ -42,8 +42,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """One test a trace, one a policy."""
     config = metafunc.config
     if {"migkit_trace", "migkit_replay"} & set(metafunc.fixturenames):
-        folder = config.getoption("--migkit-traces") or config.getini("migkit_traces")
-        paths = _paths(config, folder)
+        paths = _paths(config)
         ids = [path.name.removesuffix(".parquet") for path in paths]
         skipped = [pytest.param(None, marks=pytest.mark.skip(reason=_NO_TRACES))]
         metafunc.parametrize("_migkit_path", paths or skipped, ids=ids or ["no-traces"], indirect=True, scope="session")
@@ -52,13 +51,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("_migkit_policy_text", texts, indirect=True, scope="session")
 
 
-def _paths(config: pytest.Config, folder: str) -> list[Path]:
+def _paths(config: pytest.Config) -> list[Path]:
+    """Of the folder given: on the command line from where pytest runs, in the ini file from the project's root."""
     from migkit.dataset import trace_paths
     from migkit.errors import MigkitError
 
-    if not folder:
+    given, ini = config.getoption("--migkit-traces"), config.getini("migkit_traces")
+    if not given and not ini:
         return []
-    place = config.rootpath / folder
+    place = config.invocation_params.dir / given if given else config.rootpath / ini
     if not place.is_dir():
         raise pytest.UsageError(f"migkit: {place}: no such folder of traces")
     try:

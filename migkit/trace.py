@@ -148,7 +148,7 @@ class Trace:
     def _iterations(self) -> str:
         seen = np.concatenate([self.column("memory_iteration"), self.column("event_iteration")])
         known = f"{np.nanmax(seen):.0f}" if np.isfinite(seen).any() else "unknown"
-        return f"{known}, {int(self.active.sum())} samples"
+        return f"{known} by QEMU's counter, {int(self.active.sum())} samples"
 
     def _downtime(self) -> str:
         reported = (self.meta.end.completed or {}).get("downtime")
