@@ -30,6 +30,8 @@ _HOMES = {
     "live": "migkit.drivers.live",
     "record": "migkit.capture.recorder",
     "recover": "migkit.capture.journal",
+    "sample": "migkit.samples",
+    "sample_names": "migkit.samples",
 }
 _MODULES = ("plot", "report", "schema", "stats", "units")
 
@@ -51,6 +53,8 @@ __all__ = [
     "recover",
     "replay",
     "report",
+    "sample",
+    "sample_names",
     "schema",
     "stats",
     "units",
@@ -66,6 +70,7 @@ if TYPE_CHECKING:
     from migkit.drivers.replay import Replay, replay
     from migkit.manifest import read_configuration
     from migkit.policies import kubevirt, policy
+    from migkit.samples import sample, sample_names
     from migkit.trace import Trace, load
 
 

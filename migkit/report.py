@@ -72,7 +72,7 @@ def _page(body: str) -> str:
 
 
 def _overview(folder: Path, traces: Sequence[Trace]) -> str:
-    shown = _picture(folder, "overview.png", plot.overview(traces)[0])
+    shown = _picture(folder, "overview.png", plot.overview(traces, columns=4 if len(traces) <= 24 else 8)[0])
     pauses = _picture(folder, "downtime.png", plot.downtime(traces)) if len(traces) else ""
     return f"{shown}<h2>How long the guests stood still</h2>{pauses}"
 

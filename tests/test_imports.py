@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 LAYERS = (
     ("errors", "units"),
     ("schema", "meta"),
-    ("parquet", "trace", "dataset"),
+    ("parquet", "trace", "dataset", "samples"),
     ("policies",),
     ("capture", "stats"),
     ("drivers",),

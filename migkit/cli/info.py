@@ -18,6 +18,9 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "--json", action="store_true", help="one JSON object a line, everything a trace knows of itself"
     )
     parser.add_argument("--card", action="store_true", help="a page in Markdown about the set of traces")
+    parser.add_argument(
+        "--check", action="store_true", help="say whether traces are fit to be shared, a line each; 1 when one is not"
+    )
     parser.add_argument("--columns", action="store_true", help="explain the columns of a trace, in Markdown")
     parser.set_defaults(handler=run)
 
@@ -29,6 +32,8 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     if not arguments.traces:
         raise UsageError("info needs a trace, or a folder of them")
+    if arguments.check:
+        return _check(arguments.traces)
     from migkit import stats
     from migkit.dataset import open_dataset
 
@@ -46,6 +51,18 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     print(render(table.reset_index(), _COLUMNS))
     return 0
+
+
+def _check(places: list[str]) -> int:
+    """A line a trace; 1 when any is not fit to be shared."""
+    from migkit.card import check
+    from migkit.dataset import trace_paths
+
+    found = [check(path) for path in trace_paths(*places)]
+    for one in found:
+        verdict = "not to be shared yet: " + "; ".join(one.problems) if one.problems else "ready to be shared"
+        print(f"{one.name}: {verdict} ({one.facts})" if one.facts else f"{one.name}: {verdict}")
+    return 1 if any(one.problems for one in found) else 0
 
 
 _COLUMNS = {

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import heapq
+import itertools
 import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from migkit.lab.control import Control, Outcome
 from migkit.lab.hosts import Host
-from migkit.lab.scenario import Scenario
+from migkit.lab.scenario import Action, Scenario
 from migkit.units import NS_PER_S
 
 Row = dict[str, Any]
@@ -23,11 +24,11 @@ class Actions:
 
     def __init__(self, control: Control, domain: str, scenario: Scenario, began_ns: int) -> None:
         self.rows: list[Row] = []
-        self._control, self._domain, self._began_ns = control, domain, began_ns
-        self._count = 0
-        self._due: list[tuple[float, int, str, float | None]] = []
+        self._lab, self._control, self._domain, self._began_ns = control.lab, control, domain, began_ns
+        self._migration = scenario.migration
+        self._due: list[tuple[float, int, Action | str]] = []
         for action in scenario.actions:
-            self._add(action.at_s, action.do, action.argument)
+            self._add(action.at_s, action)
 
     def perform(self, ended: threading.Event, timeout_s: float) -> bool:
         """Does what is due until the migration has ended; False when it has not after `timeout_s` seconds."""
@@ -36,8 +37,8 @@ class Actions:
             if now_s > timeout_s:
                 return False
             if self._due and self._due[0][0] <= now_s:
-                at_s, _, action, argument = heapq.heappop(self._due)
-                self._do(at_s, action, argument)
+                at_s, _, action = heapq.heappop(self._due)
+                self._do(at_s, action)
                 continue
             next_s = self._due[0][0] if self._due else timeout_s
             ended.wait(max(0.0, min(next_s - now_s, 1.0)))
@@ -47,30 +48,54 @@ class Actions:
         """Ends what is still in force (a stopped destination, a link that is down); returns what was never done."""
         missed = []
         while self._due:
-            at_s, _, action, argument = heapq.heappop(self._due)
-            if action in _UNDO.values():
-                self._do(at_s, action, argument)
+            at_s, _, action = heapq.heappop(self._due)
+            if isinstance(action, str):
+                self._do(at_s, action)
             else:
-                missed.append(action)
+                missed.append(action.do)
         return missed
 
-    def _add(self, at_s: float, action: str, argument: float | None) -> None:
-        self._count += 1
-        heapq.heappush(self._due, (at_s, self._count, action, argument))
+    def _add(self, at_s: float, action: Action | str) -> None:
+        heapq.heappush(self._due, (at_s, next(_COUNT), action))
 
-    def _do(self, at_s: float, action: str, argument: float | None) -> None:
-        host_actions: dict[str, Callable[[], Outcome]] = {
-            "stop_destination": lambda: self._signal(self._control.lab.b, signal.SIGSTOP),
-            "continue_destination": lambda: self._signal(self._control.lab.b, signal.SIGCONT),
-            "link_down": lambda: self._link(up=False),
-            "link_up": lambda: self._link(up=True),
-        }
+    def _do(self, at_s: float, action: Action | str) -> None:
+        """Does an action of the scenario, or by its name what undoes one."""
         mono_ns, wall_ns = time.monotonic_ns(), time.time_ns()
-        known = host_actions.get(action)
-        outcome = known() if known else self._control.act(self._domain, action, argument)
-        self.rows.append(_row(mono_ns, wall_ns, action, argument, outcome))
-        if action in _UNDO and argument is not None:
-            self._add(at_s + argument, _UNDO[action], None)
+        outcome: Outcome
+        if isinstance(action, str):
+            outcome = self._on_hosts()[action](0.0) or _DONE
+            self.rows.append(_row(mono_ns, wall_ns, action, None, outcome))
+            return
+        known = self._on_hosts().get(action.do)
+        argument = action.argument
+        if known is not None:
+            outcome = known(argument or 0.0) or _DONE
+        else:
+            outcome = self._control.act(self._domain, action.do, argument)
+        self.rows.append(_row(mono_ns, wall_ns, action.do, argument, outcome))
+        if action.do in _UNDO and action.seconds is not None:
+            self._add(at_s + action.seconds, _UNDO[action.do])
+
+    def _on_hosts(self) -> Mapping[str, Callable[[float], Outcome | None]]:
+        """What is done to the hosts rather than asked of libvirt; each takes its argument. No answer: it succeeded."""
+        a, b = self._lab.hosts
+        return {
+            "stop_destination": lambda _: self._signal(b, signal.SIGSTOP),
+            "continue_destination": lambda _: self._signal(b, signal.SIGCONT),
+            "kill_destination": lambda _: self._signal(b, signal.SIGKILL),
+            "restart_destination_daemon": lambda _: _restart(b),
+            "restart_source_daemon": lambda _: _restart(a),
+            "link_down": lambda _: a.set_link(up=False),
+            "link_up": lambda _: a.set_link(up=True),
+            "slow_link": lambda percent: a.limit_link(self._full_mibps() * percent / 100),
+            "restore_link": lambda _: a.limit_link(self._migration.link_mibps),
+            "block_port": lambda _: a.block_port(blocked=True),
+            "open_port": lambda _: a.block_port(blocked=False),
+            "cut_socket": lambda _: Outcome(succeeded=a.cut_socket(b.address)),
+        }
+
+    def _full_mibps(self) -> float:
+        return self._migration.link_mibps or self._migration.bandwidth_mibps
 
     def _signal(self, host: Host, number: int) -> Outcome:
         pid = host.qemu(self._domain)
@@ -79,12 +104,20 @@ class Actions:
         os.kill(pid, number)
         return Outcome(succeeded=True)
 
-    def _link(self, *, up: bool) -> Outcome:
-        self._control.lab.a.set_link(up=up)
-        return Outcome(succeeded=True)
+
+_COUNT = itertools.count()
+_DONE = Outcome(succeeded=True)
+_UNDO = {
+    "stop_destination": "continue_destination", "link_down": "link_up", "slow_link": "restore_link",
+    "block_port": "open_port",
+}  # fmt: skip
 
 
-_UNDO = {"stop_destination": "continue_destination", "link_down": "link_up"}
+def _restart(host: Host) -> Outcome:
+    if not host.kill_daemon():
+        return Outcome(succeeded=False, error_text=f"no libvirtd on host {host.name}")
+    host.start_daemon()
+    return Outcome(succeeded=True)
 
 
 def _row(mono_ns: int, wall_ns: int, action: str, argument: float | None, outcome: Outcome) -> Row:

@@ -10,6 +10,7 @@ from typing import Any
 from migkit.errors import MigkitError
 from migkit.lab.hosts import Lab
 from migkit.lab.scenario import Migration
+from migkit.units import MIB
 
 try:
     import libvirt
@@ -38,6 +39,8 @@ def flags(migration: Migration) -> tuple[int, tuple[str, ...]]:
     names["VIR_MIGRATE_NON_SHARED_DISK"] = migration.block_copy
     names["VIR_MIGRATE_AUTO_CONVERGE"] = migration.auto_converge
     names["VIR_MIGRATE_POSTCOPY"] = migration.post_copy
+    names["VIR_MIGRATE_PARALLEL"] = migration.parallel_connections is not None
+    names["VIR_MIGRATE_COMPRESSED"] = migration.xbzrle_cache_mib is not None
     values = {name: int(getattr(libvirt, name)) for name, wanted in names.items() if wanted}
     return sum(values.values()), tuple(sorted(values, key=lambda name: values[name]))
 
@@ -53,6 +56,13 @@ def parameters(migration: Migration, address: str) -> dict[str, Any]:
         found[libvirt.VIR_MIGRATE_PARAM_AUTO_CONVERGE_INITIAL] = migration.auto_converge_initial
     if migration.auto_converge_increment is not None:
         found[libvirt.VIR_MIGRATE_PARAM_AUTO_CONVERGE_INCREMENT] = migration.auto_converge_increment
+    if migration.post_copy_bandwidth_mibps is not None:
+        found[libvirt.VIR_MIGRATE_PARAM_BANDWIDTH_POSTCOPY] = migration.post_copy_bandwidth_mibps
+    if migration.parallel_connections is not None:
+        found[libvirt.VIR_MIGRATE_PARAM_PARALLEL_CONNECTIONS] = migration.parallel_connections
+    if migration.xbzrle_cache_mib is not None:
+        found[libvirt.VIR_MIGRATE_PARAM_COMPRESSION] = ["xbzrle"]
+        found[libvirt.VIR_MIGRATE_PARAM_COMPRESSION_XBZRLE_CACHE] = migration.xbzrle_cache_mib * MIB
     return found
 
 
@@ -120,8 +130,9 @@ class Control:
 
     def end_guest(self, domain: str) -> None:
         """Ends the guest on both hosts, and with it a migration that still runs."""
-        for connection in (self._source, self._destination):
-            with contextlib.suppress(libvirt.libvirtError):
+        for uri in (self.lab.a.uri, self.lab.b.uri):
+            # Connections of their own: those of a daemon that was restarted are dead.
+            with contextlib.suppress(libvirt.libvirtError), contextlib.closing(libvirt.open(uri)) as connection:
                 connection.lookupByName(domain).destroy()
 
     def end_all_guests(self) -> None:

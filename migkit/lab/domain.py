@@ -18,9 +18,10 @@ IMAGES = "/var/lib/libvirt/images"
 
 def settings(guest: Guest, accelerator: str) -> dict[str, object]:
     """What the guest's program is told on the kernel's command line."""
-    names = ("pattern", "ws_mib", "rate_mibps", "burst_on_s", "burst_off_s", "hot_ratio", "cpu_bound", "hb_ms")
+    names = ("pattern", "ws_mib", "ws_end_mib", "ramp_s", "rate_mibps", "rest_mibps", "burst_on_s", "burst_off_s",
+             "hot_ratio", "cpu_bound", "hb_ms")  # fmt: skip
     told: dict[str, object] = {name: getattr(guest, name) for name in names}
-    return told | {"flush_ms": TCG_FLUSH_MS if accelerator == "tcg" else 0}
+    return told | {"seed": guest.seed or 0} | {"flush_ms": TCG_FLUSH_MS if accelerator == "tcg" else 0}
 
 
 def xml(name: str, guest: Guest, image: GuestImage, *, serial: Path, accelerator: str) -> str:
@@ -52,16 +53,18 @@ def xml(name: str, guest: Guest, image: GuestImage, *, serial: Path, accelerator
 </domain>"""
 
 
-def make_disks(lab: Lab, name: str, guest: Guest) -> None:
-    """A full disk on the source and an empty one of its size on the destination, under the same path on either host."""
+def make_disks(lab: Lab, name: str, guest: Guest, *, destination: str = "same") -> None:
+    """A full disk on the source and an empty one on the destination, under the same path on either host: of the same
+    size, half as large (small), or none (missing)."""
     if not guest.disk_mib:
         return
     try:
         with open(_disk(lab, "a", name), "wb") as full:
             for _ in range(guest.disk_mib):
                 full.write(os.urandom(MIB))
-        with open(_disk(lab, "b", name), "wb") as empty:
-            empty.truncate(guest.disk_mib * MIB)
+        if destination != "missing":
+            with open(_disk(lab, "b", name), "wb") as empty:
+                empty.truncate(guest.disk_mib * MIB // (2 if destination == "small" else 1))
     except OSError as error:
         raise MigkitError(f"{lab.folder}: the guest's disk cannot be made ({error.strerror or error})") from None
 

@@ -24,8 +24,10 @@ from pathlib import Path
 from migkit.errors import MigkitError
 from migkit.lab import host_files
 from migkit.lab.command import call, find
+from migkit.units import MIB
 
 LINK = "mklab0"
+MIGRATION_PORTS = "49152:49215"
 STOP_TIMEOUT_S = 20.0
 START_TIMEOUT_S = 30.0
 
@@ -89,6 +91,42 @@ class Host:
     def set_link(self, *, up: bool) -> None:
         """Takes the link between the hosts up or down, as pulling the cable would."""
         self.call("ip", "link", "set", LINK, "up" if up else "down")
+
+    def limit_link(self, mibps: float | None) -> None:
+        """Lets no more than `mibps` MiB/s out onto the link; None takes the limit away."""
+        limited = "tbf" in self.call("tc", "qdisc", "show", "dev", LINK)
+        if mibps is not None:
+            bits = round(mibps * MIB * 8)
+            self.call("tc", "qdisc", "replace", "dev", LINK, "root", "tbf", "rate", f"{bits}bit",
+                      "burst", str(max(65536, bits // 800)), "latency", "200ms")  # fmt: skip
+        elif limited:
+            self.call("tc", "qdisc", "del", "dev", LINK, "root")
+
+    def block_port(self, *, blocked: bool) -> None:
+        """Drops what goes to the ports that QEMU migrates over, and nothing else."""
+        rule = ("OUTPUT", "-p", "tcp", "--dport", MIGRATION_PORTS, "-j", "DROP")
+        held = self.call("iptables", "-S", "OUTPUT").count(MIGRATION_PORTS)
+        for _ in range(held):
+            self.call("iptables", "-D", *rule)
+        if blocked:
+            self.call("iptables", "-I", *rule)
+
+    def cut_socket(self, address: str) -> bool:
+        """Breaks the migration's connections to `address`, as a reset would; whether there were any."""
+        first = MIGRATION_PORTS.split(":")[0]
+        return first in self.call("ss", "-H", "-n", "-K", "-t", "dst", address, "dport", "ge", first)
+
+    def kill_daemon(self) -> bool:
+        """Kills its libvirtd; the guests live on. Whether there was one."""
+        pid = _daemon(self)
+        if pid is None:
+            return False
+        _kill(pid, signal.SIGKILL)
+        return wait_until(lambda: _net_ns(pid) != self.net_ns, STOP_TIMEOUT_S)
+
+    def start_daemon(self) -> None:
+        """Starts its libvirtd. Raises MigkitError when it does not answer."""
+        _start_daemon(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

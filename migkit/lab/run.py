@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
+import secrets
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,17 +22,18 @@ from migkit.lab.control import Control, Outcome, flags, parameters
 from migkit.lab.heartbeat import DESTINATION, SOURCE, Line, Listener
 from migkit.lab.hosts import Lab, wait_until
 from migkit.lab.recording import Recording, record
-from migkit.lab.scenario import Guest, Scenario
+from migkit.lab.scenario import Guest, Scenario, seeded
 from migkit.meta import Heartbeat
 from migkit.meta import Lab as LabMeta
 from migkit.trace import Trace
-from migkit.units import NS_PER_S
+from migkit.units import MIB, NS_PER_S
 
 BOOT_TIMEOUT_S = 60.0
 CHECK_TIMEOUT_S = 20.0
 STAYED_TIMEOUT_S = 5.0
 RECORDER_TIMEOUT_S = 40.0
 _SETTLE_S = 1.0
+_CHECKED_BPS = 125 * MIB  # guest/init.c: CHECK_PAGES in every tick
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,11 +60,15 @@ class _Observed:
     started_wall_ns: int
 
 
-def run(scenario: Scenario, lab: Lab, output: Path, *, via: bool = False, interval_ms: float = 100) -> list[Run]:
+def run(
+    scenario: Scenario, lab: Lab, output: Path, *, via: bool = False, interval_ms: float = 100,
+    beside: Scenario | None = None, notes: Mapping[str, Any] | None = None,
+) -> list[Run]:  # fmt: skip
     """Makes the migration and saves its trace as `output`/SCENARIO.parquet, with a number when that exists.
 
     A guest that came up with corrupted memory (an emulator's fault, about one in forty under TCG) is kept as
     SCENARIO-corrupted.parquet and the migration repeated once: then two runs are returned, the last one last.
+    `beside` is migrated at the same moment, and its run returned too. `notes` go into the traces' metadata.
 
     Raises MigkitError when the folder cannot be written, the guest does not boot, or the recorder fails.
     """
@@ -69,29 +77,94 @@ def run(scenario: Scenario, lab: Lab, output: Path, *, via: bool = False, interv
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise MigkitError(f"{output}: cannot be made ({error.strerror or error})") from None
+    wanted = [scenario] if beside is None else [scenario, beside]
+    plan = _Plan(
+        lab=lab, image=image, output=output, via=via, interval_ms=interval_ms, notes=notes or {},
+        start=threading.Barrier(len(wanted)), end=threading.Barrier(len(wanted)),
+    )  # fmt: skip
     with lab.busy():
-        first = _attempt(scenario, lab, image, output, via=via, interval_ms=interval_ms)
-        if not first.guest_corrupted:
-            return [first]
-        return [first, _attempt(scenario, lab, image, output, via=via, interval_ms=interval_ms)]
+        made = _together(plan, wanted)
+        corrupted = [one for one in made if one.guest_corrupted]
+        if not corrupted:
+            return made
+        for one in made:
+            if not one.guest_corrupted:  # it is made again, too
+                one.path.unlink()
+        return [*corrupted, *_together(plan, wanted)]
 
 
-def _attempt(
-    scenario: Scenario, lab: Lab, image: guest.GuestImage, output: Path, *, via: bool, interval_ms: float
-) -> Run:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Plan:
+    """What the migrations of one run share. Those of several guests wait for each other at `start`, and again at
+    `end`, before the first guest is ended."""
+
+    lab: Lab
+    image: guest.GuestImage
+    output: Path
+    via: bool
+    interval_ms: float
+    notes: Mapping[str, Any]
+    start: threading.Barrier
+    end: threading.Barrier
+
+
+def _together(plan: _Plan, wanted: Sequence[Scenario]) -> list[Run]:
+    """The scenarios' migrations, all at once; a second guest has a thread of its own."""
+    _clean(plan.lab)
+    if len(wanted) == 1:
+        return [_attempt(plan, wanted[0], first=True)]
+    with ThreadPoolExecutor(1) as pool:
+        other = pool.submit(_attempt, plan, wanted[1], first=False)
+        try:
+            made = _attempt(plan, wanted[0], first=True)
+        except BaseException:
+            with Control(plan.lab) as control:
+                control.end_guest(wanted[1].name)  # and with it what the other thread waits for
+            raise
+        return [made, other.result()]
+
+
+def _attempt(plan: _Plan, scenario: Scenario, *, first: bool) -> Run:
+    try:
+        return _one(plan, scenario, first=first)
+    except BaseException:
+        plan.start.abort()
+        plan.end.abort()
+        raise
+
+
+def _one(plan: _Plan, scenario: Scenario, *, first: bool) -> Run:
+    lab, load = plan.lab, _load_average()
+    scenario = seeded(scenario, secrets.randbelow(2**31))
     with tempfile.TemporaryDirectory(prefix="recording-", dir=lab.folder) as temporary:
         recorded = Path(temporary) / "trace.parquet"
         with (
-            _guest(scenario, lab, image) as (control, listener),
-            record(lab, scenario.name, recorded, via=via, interval_ms=interval_ms) as recording,
+            _guest(scenario, lab, plan.image, first=first) as (control, listener),
+            record(lab, scenario.name, recorded, via=plan.via, interval_ms=plan.interval_ms) as recorder,
         ):
+            _wait(plan.start)
             seen = _migrate(scenario, control, listener)
-            _finish(recording, seen.outcome)
+            _finish(recorder, seen.outcome)
+            _wait(plan.end)
         trace = _merge(Trace.load(recorded), scenario, lab, seen)
-    path = _free(output, f"{scenario.name}-corrupted" if seen.corrupted else scenario.name)
+    notes = {"accelerator": lab.accelerator, "processors": os.cpu_count(), "load_average_before": load,
+             "load_average_after": _load_average()}  # fmt: skip
+    trace = trace.replace_meta(notes={**trace.meta.notes, **plan.notes, **notes})
+    path = _free(plan.output, f"{scenario.name}-corrupted" if seen.corrupted else scenario.name)
     trace = dataclasses.replace(trace, name=path.stem)
     trace.save(path)
     return Run(path=path, trace=trace, outcome=seen.outcome, guest_corrupted=seen.corrupted, missed=seen.missed)
+
+
+def _load_average() -> list[float]:
+    return [round(value, 2) for value in os.getloadavg()]
+
+
+def _wait(barrier: threading.Barrier) -> None:
+    try:
+        barrier.wait(3600)
+    except threading.BrokenBarrierError:
+        raise MigkitError("lab: the other guest's migration could not be made") from None
 
 
 def _finish(recording: Recording, outcome: Outcome) -> None:
@@ -104,15 +177,13 @@ def _finish(recording: Recording, outcome: Outcome) -> None:
 
 
 @contextlib.contextmanager
-def _guest(scenario: Scenario, lab: Lab, image: guest.GuestImage) -> Iterator[tuple[Control, Listener]]:
+def _guest(scenario: Scenario, lab: Lab, image: guest.GuestImage, *, first: bool) -> Iterator[tuple[Control, Listener]]:
     """The guest on the source, booted and with its memory filled; ended on both hosts afterwards."""
-    name, serial = scenario.name, lab.folder / "serial"
+    name, serial = scenario.name, lab.folder / ("serial" if first else "serial2")
     with Listener(serial) as listener, Control(lab) as control:
         try:
-            # What a killed run may have left; nobody else uses the lab now.
-            control.end_all_guests()
-            lab.a.set_link(up=True)
-            domain.make_disks(lab, name, scenario.guest)
+            lab.a.limit_link(scenario.migration.link_mibps)
+            domain.make_disks(lab, name, scenario.guest, destination=scenario.migration.destination_disk)
             control.start_guest(domain.xml(name, scenario.guest, image, serial=serial, accelerator=lab.accelerator))
             if not listener.wait_for(lambda lines: bool(heartbeat.said(lines[-500:], "ready")), BOOT_TIMEOUT_S):
                 raise MigkitError(f"lab: the guest of {name} did not boot within {BOOT_TIMEOUT_S:.0f} s")
@@ -123,12 +194,20 @@ def _guest(scenario: Scenario, lab: Lab, image: guest.GuestImage) -> Iterator[tu
             domain.remove_disks(lab, name)
 
 
+def _clean(lab: Lab) -> None:
+    """Ends what a killed run may have left; nobody else uses the lab now."""
+    with Control(lab) as control:
+        control.end_all_guests()
+    lab.a.set_link(up=True)
+    lab.a.block_port(blocked=False)
+
+
 def _migrate(scenario: Scenario, control: Control, listener: Listener) -> _Observed:
     limit_ms = control.set_downtime_limit(scenario.name, scenario.migration.downtime_ms)
     time.sleep(_SETTLE_S)  # beats before the migration tell the heartbeat's own gaps
     since_ns, wall_ns = time.monotonic_ns() - int(_SETTLE_S * NS_PER_S), time.time_ns()
     outcome, rows, missed = _call_and_act(scenario, control)
-    corrupted = _is_corrupted(listener, moved=outcome.succeeded)
+    corrupted = _is_corrupted(listener, scenario.guest, moved=outcome.succeeded)
     beats = heartbeat.measure(
         listener.lines, interval_ms=scenario.guest.hb_ms, since_ns=since_ns, until_ns=time.monotonic_ns()
     )
@@ -167,7 +246,7 @@ def _break_off(control: Control, name: str, ended: threading.Event) -> None:
         control.end_guest(name)
 
 
-def _is_corrupted(listener: Listener, *, moved: bool) -> bool:
+def _is_corrupted(listener: Listener, told: Guest, *, moved: bool) -> bool:
     """Whether the guest, where it now runs, finds memory that it did not write, or came up dead on the destination."""
     start, side = len(listener.lines), DESTINATION if moved else SOURCE
 
@@ -175,8 +254,13 @@ def _is_corrupted(listener: Listener, *, moved: bool) -> bool:
         # The first check that ends may have begun before the switchover.
         return len(heartbeat.said(lines[start:], "ok", side)) >= 2 or heartbeat.corrupted(lines[start:])
 
-    answered = listener.wait_for(checked, CHECK_TIMEOUT_S if moved else STAYED_TIMEOUT_S)
+    answered = listener.wait_for(checked, _check_timeout_s(told) if moved else STAYED_TIMEOUT_S)
     return heartbeat.corrupted(listener.lines) or (moved and not answered)
+
+
+def _check_timeout_s(told: Guest) -> float:
+    """Two rounds over the working set, three times as slow as a guest with a processor of its own makes them."""
+    return CHECK_TIMEOUT_S + 6 * max(told.ws_mib, told.ws_end_mib) * MIB / _CHECKED_BPS
 
 
 def _merge(trace: Trace, scenario: Scenario, lab: Lab, seen: _Observed) -> Trace:
@@ -189,7 +273,7 @@ def _merge(trace: Trace, scenario: Scenario, lab: Lab, seen: _Observed) -> Trace
     )  # fmt: skip
     about = LabMeta(
         scenario=scenario.name, description=scenario.description, guest=_told(scenario.guest),
-        guest_corrupted=seen.corrupted, truth=dataclasses.asdict(scenario.truth) if scenario.truth else {},
+        guest_corrupted=seen.corrupted, truth=_truth(scenario),
     )  # fmt: skip
     host = dataclasses.replace(meta.host, accelerator=lab.accelerator)
     known = trace.with_rows(seen.rows)
@@ -200,11 +284,16 @@ def _merge(trace: Trace, scenario: Scenario, lab: Lab, seen: _Observed) -> Trace
     return known.replace_meta(migration=migration, host=host, heartbeat=seen.heartbeat, lab=about, end=end)
 
 
+def _truth(scenario: Scenario) -> dict[str, Any]:
+    known = dataclasses.asdict(scenario.truth) if scenario.truth else {}
+    return {key: value for key, value in known.items() if value is not None}
+
+
 def _told(asked: Guest) -> dict[str, Any]:
     """What the guest was set to, without what its pattern does not use."""
-    unused = {"bursty": ("hot_ratio",), "hotcold": ("burst_on_s", "burst_off_s")}.get(
-        asked.pattern, ("hot_ratio", "burst_on_s", "burst_off_s")
-    )
+    bursts, steady = {"burst_on_s", "burst_off_s", "rest_mibps"}, {"ws_end_mib", "ramp_s"}
+    unused = {"bursty": {"hot_ratio"}, "hotcold": bursts}.get(asked.pattern, {"hot_ratio", *bursts})
+    unused |= set() if asked.ws_end_mib else steady
     return {key: value for key, value in dataclasses.asdict(asked).items() if key not in unused}
 
 

@@ -17,79 +17,104 @@ from migkit.errors import MigkitError, unknown
 T = TypeVar("T")
 
 BUNDLED: Final = Path(__file__).with_name("scenarios.toml")
-PATTERNS: Final = ("idle", "sequential", "random", "hotcold", "bursty")
-LIMITS: Final = ("nothing", "bandwidth", "dirty rate", "downtime limit", "destination", "network")
+PATTERNS: Final = ("idle", "sequential", "random", "hotcold", "bursty", "zero")
+LIMITS: Final = ("nothing", "bandwidth", "dirty rate", "downtime limit", "destination", "network", "source")
+DESTINATION_DISKS: Final = ("same", "small", "missing")
 
-# What can be done to a migration, and the key of its argument.
-ACTIONS: Final[Mapping[str, str | None]] = {
-    "start_post_copy": None,
-    "suspend": None,
-    "abort": None,
-    "set_max_downtime": "downtime_ms",
-    "set_bandwidth": "bandwidth_mibps",
-    "stop_destination": "seconds",
-    "link_down": "seconds",
+# What can be done to a migration, and the keys of its arguments; a trace's row keeps the first.
+ACTIONS: Final[Mapping[str, tuple[str, ...]]] = {
+    "start_post_copy": (),
+    "suspend": (),
+    "abort": (),
+    "set_max_downtime": ("downtime_ms",),
+    "set_bandwidth": ("bandwidth_mibps",),
+    "stop_destination": ("seconds",),
+    "kill_destination": (),
+    "restart_destination_daemon": (),
+    "restart_source_daemon": (),
+    "link_down": ("seconds",),
+    "slow_link": ("percent", "seconds"),
+    "block_port": ("seconds",),
+    "cut_socket": (),
 }
+_ARGUMENTS: Final = ("downtime_ms", "bandwidth_mibps", "seconds", "percent")
 _RESERVED_MIB = 96
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Guest:
-    """The guest and what it does to its memory; see guest/init.c."""
+    """The guest and what it does to its memory; see guest/init.c. `seed` begins its random numbers; None draws one."""
 
     memory_mib: int = 256
     pattern: str = "idle"
     ws_mib: int = 16
+    ws_end_mib: int = 0
+    ramp_s: float = 0
     rate_mibps: float = 0
+    rest_mibps: float = 0
     burst_on_s: float = 1
     burst_off_s: float = 1
     hot_ratio: float = 0.1
     cpu_bound: bool = False
+    seed: int | None = None
     hb_ms: float = 10
     disk_mib: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Migration:
-    """How it is migrated. `downtime_ms` is the downtime limit; None leaves QEMU's own, 300 ms."""
+    """How it is migrated. `downtime_ms` is the downtime limit; None leaves QEMU's own, 300 ms. `link_mibps` is what
+    the link between the hosts carries; None: all there is. `destination_disk` is same, small or missing."""
 
     bandwidth_mibps: int
     downtime_ms: int | None = None
     post_copy: bool = False
+    post_copy_bandwidth_mibps: int | None = None
     auto_converge: bool = False
     auto_converge_initial: int | None = None
     auto_converge_increment: int | None = None
+    parallel_connections: int | None = None
+    xbzrle_cache_mib: int | None = None
     block_copy: bool = False
+    destination_disk: str = "same"
+    link_mibps: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Action:
-    """Something done to the migration `at_s` seconds after it was asked for. The argument's key tells its unit."""
+    """Something done to the migration `at_s` seconds after it was asked for. The arguments' keys tell their units;
+    `percent` is of the link's bandwidth, or of the migration's where the link has no limit."""
 
     at_s: float
     do: str
     downtime_ms: int | None = None
     bandwidth_mibps: int | None = None
     seconds: float | None = None
+    percent: float | None = None
 
     @property
     def argument(self) -> float | None:
-        """The argument in the unit of its key; None for an action without one."""
-        key = ACTIONS[self.do]
-        return None if key is None else getattr(self, key)
+        """The first argument in the unit of its key; None for an action without one."""
+        keys = ACTIONS[self.do]
+        return getattr(self, keys[0]) if keys else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Truth:
-    """What a rule is judged against: what holds the migration up, and whether it would end by itself, nobody acting."""
+    """What a rule is judged against: what holds the migration up, whether it would end by itself if nobody acted, and
+    where there is a fault, from when to when it lasts, in seconds after the migration was asked for. A fault without
+    an end lasts."""
 
     limited_by: str
     converges: bool
+    fault_from_s: float | None = None
+    fault_until_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
-    """One migration of the lab. `seconds` is about how long it takes."""
+    """One migration of the lab. `seconds` is about how long it takes; `beside` names another scenario whose guest is
+    migrated at the same time."""
 
     name: str
     description: str
@@ -98,6 +123,7 @@ class Scenario:
     migration: Migration
     truth: Truth | None = None
     actions: tuple[Action, ...] = field(default=())
+    beside: str | None = None
 
 
 def load(path: Path | None = None) -> dict[str, Scenario]:
@@ -115,7 +141,11 @@ def load(path: Path | None = None) -> dict[str, Scenario]:
         raise MigkitError(f"{path}: cannot be read as TOML ({str(error).splitlines()[0]})") from None
     if not tables:
         raise MigkitError(f"{path}: holds no scenario")
-    return {name: _scenario(f"{path.name}: {name}", name, table) for name, table in tables.items()}
+    scenarios = {name: _scenario(f"{path.name}: {name}", name, table) for name, table in tables.items()}
+    for name, entry in scenarios.items():
+        if entry.beside is not None and (entry.beside not in scenarios or entry.beside == name):
+            raise MigkitError(f"{path.name}: {name}.beside: must be another scenario of the file")
+    return scenarios
 
 
 def choose(scenarios: Mapping[str, Scenario], names: list[str]) -> list[Scenario]:
@@ -124,6 +154,13 @@ def choose(scenarios: Mapping[str, Scenario], names: list[str]) -> list[Scenario
         if name not in scenarios:
             raise unknown("scenario", name, scenarios)
     return [scenarios[name] for name in names]
+
+
+def seeded(scenario: Scenario, seed: int) -> Scenario:
+    """The scenario with a seed for its guest, unless it has one of its own."""
+    if scenario.guest.seed is not None:
+        return scenario
+    return dataclasses.replace(scenario, guest=dataclasses.replace(scenario.guest, seed=seed))
 
 
 def _scenario(where: str, name: str, table: Any) -> Scenario:
@@ -173,24 +210,46 @@ def _check(scenario: Scenario, where: str) -> None:
         raise type(error := unknown("pattern", guest.pattern, PATTERNS))(f"{where}.guest: {error}")
     if scenario.truth is not None and scenario.truth.limited_by not in LIMITS:
         raise type(error := unknown("limit", scenario.truth.limited_by, LIMITS))(f"{where}.truth: {error}")
-    room = guest.memory_mib - _RESERVED_MIB
-    _require(1 <= guest.ws_mib <= room, f"{where}.guest.ws_mib: must be 1 to {room} (memory_mib - {_RESERVED_MIB})")
-    _require(guest.rate_mibps >= 0, f"{where}.guest.rate_mibps: must not be negative")
-    _require(0 < guest.hot_ratio <= 1, f"{where}.guest.hot_ratio: must be more than 0 and at most 1")
-    _require(min(guest.burst_on_s, guest.burst_off_s) > 0, f"{where}.guest: burst_on_s and burst_off_s must be above 0")
-    _require(guest.hb_ms >= 1, f"{where}.guest.hb_ms: must be at least 1")
+    _require(
+        migration.destination_disk in DESTINATION_DISKS,
+        f"{where}.migration.destination_disk: must be one of {', '.join(DESTINATION_DISKS)}",
+    )
+    _check_truth(scenario.truth, where)
+    _check_guest(guest, where)
     _require(migration.bandwidth_mibps > 0, f"{where}.migration.bandwidth_mibps: must be above 0")
+    for key in ("link_mibps", "post_copy_bandwidth_mibps", "parallel_connections", "xbzrle_cache_mib"):
+        value = getattr(migration, key)
+        _require(value is None or value > 0, f"{where}.migration.{key}: must be above 0")
     _require(migration.block_copy == (guest.disk_mib > 0), f"{where}: block_copy and guest.disk_mib need each other")
     for index, action in enumerate(scenario.actions):
         _check_action(action, f"{where}.actions[{index}]", migration)
+
+
+def _check_truth(truth: Truth | None, where: str) -> None:
+    if truth is None or truth.fault_until_s is None:
+        return
+    ordered = truth.fault_from_s is not None and truth.fault_from_s < truth.fault_until_s
+    _require(ordered, f"{where}.truth: fault_until_s needs an earlier fault_from_s")
+
+
+def _check_guest(guest: Guest, where: str) -> None:
+    room = guest.memory_mib - _RESERVED_MIB
+    _require(1 <= guest.ws_mib <= room, f"{where}.guest.ws_mib: must be 1 to {room} (memory_mib - {_RESERVED_MIB})")
+    _require(0 <= guest.ws_end_mib <= room, f"{where}.guest.ws_end_mib: must be 0 to {room}")
+    for key in ("rate_mibps", "rest_mibps", "ramp_s"):
+        _require(getattr(guest, key) >= 0, f"{where}.guest.{key}: must not be negative")
+    _require(guest.seed is None or 0 <= guest.seed < 2**31, f"{where}.guest.seed: must be 0 to {2**31 - 1}")
+    _require(0 < guest.hot_ratio <= 1, f"{where}.guest.hot_ratio: must be more than 0 and at most 1")
+    _require(min(guest.burst_on_s, guest.burst_off_s) > 0, f"{where}.guest: burst_on_s and burst_off_s must be above 0")
+    _require(guest.hb_ms >= 1, f"{where}.guest.hb_ms: must be at least 1")
 
 
 def _check_action(action: Action, where: str, migration: Migration) -> None:
     if action.do not in ACTIONS:
         raise type(error := unknown("action", action.do, ACTIONS))(f"{where}: {error}")
     _require(action.at_s >= 0, f"{where}.at_s: must not be negative")
-    for key in ("downtime_ms", "bandwidth_mibps", "seconds"):
-        given, wanted = getattr(action, key) is not None, ACTIONS[action.do] == key
+    for key in _ARGUMENTS:
+        given, wanted = getattr(action, key) is not None, key in ACTIONS[action.do]
         _require(given == wanted, f"{where}: {action.do} {'needs' if wanted else 'takes no'} {key}")
         _require(not given or getattr(action, key) > 0, f"{where}.{key}: must be above 0")
     allowed = migration.post_copy or action.do != "start_post_copy"

@@ -9,7 +9,8 @@ import pytest
 
 from migkit.errors import MigkitError
 from migkit.lab import command, domain, guest
-from migkit.lab.scenario import Guest
+from migkit.lab.hosts import Host, Lab
+from migkit.lab.scenario import Guest, Migration
 
 
 def test_every_setting_of_a_scenario_is_read_by_the_guests_program() -> None:
@@ -77,3 +78,32 @@ def test_a_command_that_fails_tells_its_last_words_in_one_line() -> None:
 def test_a_command_that_hangs_is_given_up() -> None:
     with pytest.raises(MigkitError, match="did not finish within"):
         command.call("sleep", "60", timeout_s=0.05)
+
+
+@pytest.mark.parametrize(("kind", "size"), [("same", 4), ("small", 2), ("missing", None)])
+def test_the_destinations_volume_is_as_asked(tmp_path: Path, kind: str, size: int | None) -> None:
+    host = Host(name="a", folder=tmp_path / "a", address="x", holder=0, net_ns=0)
+    lab = Lab(folder=tmp_path, a=host, b=host, accelerator="tcg")
+    for name in ("a", "b"):
+        (tmp_path / name / "lib" / "images").mkdir(parents=True)
+    domain.make_disks(lab, "g", Guest(disk_mib=4), destination=kind)
+    volume = tmp_path / "b" / "lib" / "images" / "g.raw"
+    assert (volume.stat().st_size if volume.exists() else None) == (size and size * 2**20)
+    domain.remove_disks(lab, "g")
+    assert not list(tmp_path.rglob("*.raw"))
+
+
+def test_what_a_scenario_asks_for_reaches_libvirt() -> None:
+    pytest.importorskip("libvirt")
+    from migkit.lab import control
+
+    asked = Migration(
+        bandwidth_mibps=32, post_copy=True, post_copy_bandwidth_mibps=4, parallel_connections=3, xbzrle_cache_mib=2
+    )
+    found = control.parameters(asked, "10.0.0.1")
+    assert found["bandwidth.postcopy"] == 4
+    assert found["parallel.connections"] == 3
+    assert (found["compression"], found["compression.xbzrle.cache"]) == (["xbzrle"], 2 * 2**20)
+    names = {"VIR_MIGRATE_POSTCOPY", "VIR_MIGRATE_PARALLEL", "VIR_MIGRATE_COMPRESSED"}
+    assert names < set(control.flags(asked)[1])
+    assert not names & set(control.flags(Migration(bandwidth_mibps=32))[1])

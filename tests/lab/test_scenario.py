@@ -14,6 +14,11 @@ WANTED = {
     "auto-converge", "suspend-midway", "downtime-raised", "destination-stopped", "block-then-ram",
 }  # fmt: skip
 
+FAULTS = {
+    "stop_destination", "kill_destination", "restart_destination_daemon", "restart_source_daemon", "link_down",
+    "slow_link", "block_port", "cut_socket",
+}  # fmt: skip
+
 GOOD = """
 [mine]
 description = "mine"
@@ -43,7 +48,7 @@ def test_the_bundled_scenarios_are_all_there() -> None:
 def test_a_bundled_scenario_tells_its_truth_and_ends(entry: scenario.Scenario) -> None:
     assert entry.truth is not None
     assert entry.description
-    assert entry.seconds <= 200
+    assert entry.seconds <= 300
     assert all(action.at_s < entry.seconds for action in entry.actions)
 
 
@@ -85,6 +90,19 @@ def test_an_unknown_name_is_refused_with_the_nearest(tmp_path: Path, old: str, n
         ("downtime_ms = 900", "downtime_ms = 900, seconds = 3", "takes no seconds"),
         ("at_s = 2", "at_s = -2", "must not be negative"),
         ('"set_max_downtime", downtime_ms = 900', '"start_post_copy"', "needs post_copy = true"),
+        ("downtime_ms = 900", "downtime_ms = 900, percent = 3", "takes no percent"),
+        ('"set_max_downtime", downtime_ms = 900', '"slow_link", seconds = 3', "slow_link needs percent"),
+        ('"set_max_downtime", downtime_ms = 900', '"slow_link", percent = 0, seconds = 3', "percent: must be above 0"),
+        ('"set_max_downtime", downtime_ms = 900', '"cut_socket", seconds = 3', "cut_socket takes no seconds"),
+        ("ws_mib = 32", "ws_mib = 32, ws_end_mib = 200", "ws_end_mib: must be 0 to 160"),
+        ("ws_mib = 32", "ws_mib = 32, ramp_s = -1", "ramp_s: must not be negative"),
+        ("ws_mib = 32", "ws_mib = 32, seed = -1", "seed: must be 0 to"),
+        ("bandwidth_mibps = 16", "bandwidth_mibps = 16, link_mibps = 0", "link_mibps: must be above 0"),
+        ("bandwidth_mibps = 16", "bandwidth_mibps = 16, destination_disk = 'tiny'", "must be one of same, small"),
+        ("converges = true", "converges = true, fault_until_s = 4", "needs an earlier fault_from_s"),
+        ("converges = true", "converges = true, fault_from_s = 5, fault_until_s = 4", "needs an earlier fault_from_s"),
+        ("seconds = 9", "seconds = 9\nbeside = 'other'", "beside: must be another scenario"),
+        ("seconds = 9", "seconds = 9\nbeside = 'mine'", "beside: must be another scenario"),
         ("[mine]", "[Mine]", "a-z"),
         ("[mine]", "[mine", "cannot be read as TOML"),
         ("actions = [{ at_s = 2, do = \"set_max_downtime\", downtime_ms = 900 }]", "actions = 3", "list of tables"),
@@ -104,3 +122,32 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 def test_an_unknown_scenario_is_refused_with_the_nearest() -> None:
     with pytest.raises(UsageError, match="did you mean 'post-copy'"):
         scenario.choose(scenario.load(), ["postcopy"])
+
+
+def test_a_seed_is_given_to_a_guest_without_one(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(GOOD)
+    mine = scenario.load(path)["mine"]
+    assert mine.guest.seed is None
+    assert scenario.seeded(mine, 7).guest.seed == 7
+    assert scenario.seeded(scenario.seeded(mine, 7), 8).guest.seed == 7
+
+
+@pytest.mark.parametrize("entry", scenario.load().values(), ids=lambda entry: entry.name)
+def test_a_faults_times_are_those_of_the_actions(entry: scenario.Scenario) -> None:
+    assert entry.truth is not None
+    faults = [action for action in entry.actions if action.do in FAULTS]
+    if not faults:
+        assert entry.truth.fault_from_s in (None, 0)
+        return
+    assert entry.truth.fault_from_s == faults[0].at_s
+    if entry.truth.fault_until_s is not None:
+        assert entry.truth.fault_until_s == faults[0].at_s + (faults[0].seconds or 0)
+
+
+def test_those_who_migrate_at_once_name_each_other() -> None:
+    scenarios = scenario.load()
+    for name, entry in scenarios.items():
+        if entry.beside is not None:
+            assert scenarios[entry.beside].beside == name
+            assert scenarios[entry.beside].migration.link_mibps == entry.migration.link_mibps

@@ -3,12 +3,15 @@
  * One process beats on the serial port, another dirties memory and checks it. Everything is set on the kernel's command
  * line, which hands unknown key=value pairs to init as its environment:
  *
- *   pattern      idle, sequential, random, hotcold or bursty
+ *   pattern      idle, sequential, random, hotcold, bursty or zero (in order, but every page it writes stays all zero)
  *   ws_mib       working set in MiB
+ *   ws_end_mib, ramp_s   the working set it ends with, and how long it grows or shrinks until then; 0: it stays
  *   rate_mibps   how much of it is written a second, in MiB (one write dirties one page)
  *   burst_on_s, burst_off_s   bursty: how long it writes, and how long it rests
+ *   rest_mibps   bursty: what it writes a second in a rest
  *   hot_ratio    hotcold: the share of the working set that takes nine writes of ten
  *   cpu_bound    1: the rate is paced by work, not by the clock, so that a throttled processor writes less
+ *   seed         begins the random numbers
  *   hb_ms        the heartbeat's interval
  *   flush_ms     how often the processor's TLB is flushed; 0: never (see migkit/lab/guest.py for why)
  *
@@ -34,7 +37,8 @@ enum { PAGE = 4096, WORDS = PAGE / 8, SCRATCH_PAGES = 64, TICK_US = 2000, CHECK_
 static int serial;
 static uint64_t (*pages)[WORDS];
 static uint32_t *expected; /* how often each page was written */
-static uint64_t page_count, written, bad_count, spin_per_page;
+static uint64_t page_count, used_count, written, bad_count, spin_per_page, state = 88172645463325252ULL;
+static int zeroes;
 static char *scratch;
 
 static double setting(const char *name, double otherwise) {
@@ -91,7 +95,7 @@ static uint64_t mix(uint64_t x) {
     return x ^ x >> 33;
 }
 
-static uint64_t stamp(uint64_t page) { return mix(page << 32 | expected[page]) | 1; }
+static uint64_t stamp(uint64_t page) { return zeroes ? 0 : mix(page << 32 | expected[page]) | 1; }
 
 static void check(uint64_t page) {
     uint64_t want = stamp(page), *words = pages[page];
@@ -135,16 +139,16 @@ static void *memory(uint64_t bytes) {
 }
 
 static uint64_t choose(const char *pattern, double hot_ratio) {
-    static uint64_t next, state = 88172645463325252ULL;
+    static uint64_t next;
     state ^= state << 13, state ^= state >> 7, state ^= state << 17;
-    if (!strcmp(pattern, "random")) return state % page_count;
+    if (!strcmp(pattern, "random")) return state % used_count;
     if (!strcmp(pattern, "hotcold")) {
-        uint64_t hot = (uint64_t)(page_count * hot_ratio);
+        uint64_t hot = (uint64_t)(used_count * hot_ratio);
         if (hot < 1) hot = 1;
-        if (hot >= page_count || (state >> 40) % 10) return state % hot;
-        return hot + state % (page_count - hot);
+        if (hot >= used_count || (state >> 40) % 10) return state % hot;
+        return hot + state % (used_count - hot);
     }
-    return next++ % page_count;
+    return next++ % used_count;
 }
 
 static void spin(uint64_t rounds) {
@@ -172,8 +176,11 @@ int main(void) {
     double rate = setting("rate_mibps", 0) * 256, hot_ratio = setting("hot_ratio", 0.1);
     int64_t on = (int64_t)(setting("burst_on_s", 1) * 1e6), off = (int64_t)(setting("burst_off_s", 1) * 1e6);
     int64_t flush = (int64_t)(setting("flush_ms", 0) * 1000);
+    double rest = setting("rest_mibps", 0) * 256, ws = setting("ws_mib", 16) * 256, ramp_us = setting("ramp_s", 0) * 1e6;
+    double ws_end = setting("ws_end_mib", 0) > 0 ? setting("ws_end_mib", 0) * 256 : ws;
     int bursty = !strcmp(pattern, "bursty"), idle = !strcmp(pattern, "idle") || rate <= 0;
-    page_count = (uint64_t)(setting("ws_mib", 16) * 256);
+    state ^= mix((uint64_t)setting("seed", 0)), zeroes = !strcmp(pattern, "zero");
+    page_count = (uint64_t)(ws > ws_end ? ws : ws_end);
     if (page_count < 1) page_count = 1;
     pages = memory(page_count * PAGE);
     expected = memory(page_count * sizeof *expected);
@@ -192,11 +199,15 @@ int main(void) {
         int64_t now = now_us(), passed = now - last;
         last = now;
         if (passed > 50000) passed = 50000; /* what a pause held back is not written in one go */
-        int writes = !idle && (!bursty || (now - begin) % (on + off) < on);
+        double speed = bursty && (now - begin) % (on + off) >= on ? rest : rate;
+        double ramped = ramp_us > 0 && now - begin < ramp_us ? (now - begin) / ramp_us : 1;
+        used_count = (uint64_t)(ws + (ws_end - ws) * ramped);
+        if (used_count < 1) used_count = 1;
+        int writes = !idle && speed > 0;
         if (writes && cpu_bound) {
-            for (double n = rate * TICK_US / 1e6; n > 0; n--) spin(spin_per_page), dirty(choose(pattern, hot_ratio));
+            for (double n = speed * TICK_US / 1e6; n > 0; n--) spin(spin_per_page), dirty(choose(pattern, hot_ratio));
         } else if (writes) {
-            for (due += rate * passed / 1e6; due >= 1; due--) dirty(choose(pattern, hot_ratio));
+            for (due += speed * passed / 1e6; due >= 1; due--) dirty(choose(pattern, hot_ratio));
         }
         check_some();
         now = now_us();
