@@ -115,9 +115,9 @@ def tuned_downtime(s: PlainState, options: Options, wakes: Wakes, row: int) -> t
         s.downtime_ms = QEMU_DEFAULT_DOWNTIME_MS
         return True, options.tuning_initial_ms
     if not wakes.stats[row] or not wakes.iteration_set[row] or wakes.iteration[row] < options.tuning_start_after:
-        return False, 0
+        return False, NONE
     if s.last_tuned_ns != NEVER and wakes.t_ns[row] - s.last_tuned_ns < options.tuning_cooldown_ns:
-        return False, 0
+        return False, NONE
     step_ms = max((options.max_downtime_ms - options.tuning_initial_ms) // options.tuning_steps, 1)
     target_ms = min(s.downtime_ms + step_ms, options.max_downtime_ms)
     return target_ms > s.downtime_ms, target_ms
@@ -131,13 +131,13 @@ def deadline_rule(s: PlainState, options: Options, now_ns: int) -> tuple[int, in
     if timeout and options.allow_workload_disruption and s.mode != PAUSED:
         if options.has_vfio:
             return SET_MAX_DOWNTIME, vfio_downtime_ms(s.acceptable_s), TIMEOUT
-        return (START_POST_COPY if options.allow_post_copy else SUSPEND), 0, TIMEOUT
+        return (START_POST_COPY if options.allow_post_copy else SUSPEND), NONE, TIMEOUT
     if abort_in_progress(s.abort_status):
         return NOTHING
     stalled_s = (now_ns - s.last_progress_ns) // NS_PER_S
     if options.progress_timeout_s != 0 and stalled_s > options.progress_timeout_s:
-        return CANCEL, 0, STUCK
-    return (CANCEL if timeout else NONE), 0, TIMEOUT
+        return CANCEL, NONE, STUCK
+    return (CANCEL if timeout else NONE), NONE, TIMEOUT
 
 
 def vfio_downtime_ms(acceptable_s: int) -> int:
@@ -177,7 +177,7 @@ def with_stall_detection(
     action, reason = stall.overdue(s, options, elapsed_s, estimate_ms)
     if action != NONE:
         s.resume, s.pending = (_END if action == CANCEL else _DEADLINE_CALLED), action
-    return action, (QEMU_LARGEST_DOWNTIME_MS if action == SET_MAX_DOWNTIME else 0), reason
+    return action, (QEMU_LARGEST_DOWNTIME_MS if action == SET_MAX_DOWNTIME else NONE), reason
 
 
 def read_sample(s: PlainState, lists: Lists, options: Options, wakes: Wakes, row: int) -> tuple[int, int, int]:

@@ -126,13 +126,13 @@ def decide(s: PlainState, options: Options, elapsed_s: int, estimate: int) -> tu
     if s.ewma_bps == 0 or not completable(s.acceptable_s, options.completion_factor, elapsed_s, estimate):
         return NOTHING
     if options.allow_workload_disruption and options.allow_post_copy and not options.has_vfio:
-        return START_POST_COPY, 0, STALL_POST_COPY
+        return START_POST_COPY, NONE, STALL_POST_COPY
     if options.allow_workload_disruption:
         return SET_MAX_DOWNTIME, QEMU_LARGEST_DOWNTIME_MS, STALL_HARD
     limit_ms = unsigned_to_float(options.max_downtime_ms)
     if estimate <= limit_ms or estimate <= limit_ms * options.precopy_factor:
         return SET_MAX_DOWNTIME, options.max_downtime_ms, STALL_SOFT
-    return CANCEL, 0, STALL_ABORT
+    return CANCEL, NONE, STALL_ABORT
 
 
 def completable(acceptable_s: int, factor: float, elapsed_s: int, estimate: int) -> bool:
