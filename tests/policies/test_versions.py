@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from decimal import Decimal
 
 import pytest
 
@@ -150,3 +151,20 @@ def test_ranges_include_their_ends(options, taken):
         return
     with pytest.raises(UsageError, match="out of range"):
         mk.kubevirt("1.9", stall_detection=True, **options)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "value"),
+    [("n", "1e-9"), ("u", "1e-6"), ("m", "1e-3"), ("", "1"), ("k", "1e3"), ("M", "1e6"), ("G", "1e9"), ("T", "1e12"),
+     ("P", "1e15"), ("E", "1e18"), ("e2", "100"), ("E-1", "0.1"), ("Ki", 2**10), ("Mi", 2**20), ("Gi", 2**30),
+     ("Ti", 2**40), ("Pi", 2**50), ("Ei", 2**60)],
+)  # fmt: skip
+def test_every_suffix_of_a_quantity_is_known(suffix, value):
+    assert parse_quantity(f"3{suffix}") == 3 * Decimal(value)
+
+
+def test_sizes_are_rounded_up_before_they_are_added():
+    assert data_size_gb(memory="1n", ephemeral_bytes=0) == 1
+    assert data_size_gb(memory=None) == 0
+    assert data_size_gb(memory=10**9, migrated_bytes=["500m"]) == 2
+    assert data_size_gb(memory=10**9 - 1, ephemeral_bytes=1) == 1
