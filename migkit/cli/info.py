@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
+from typing import TYPE_CHECKING
 
 from migkit import schema
 from migkit.cli.table import render
-from migkit.errors import UsageError
+from migkit.errors import MigkitError, UsageError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from migkit.trace import Trace
 
 
 def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -34,23 +41,46 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError("info needs a trace, or a folder of them")
     if arguments.check:
         return _check(arguments.traces)
-    from migkit import stats
-    from migkit.dataset import open_dataset
-
-    traces = open_dataset(*arguments.traces)
     if arguments.card:
         from migkit.card import data_card
+        from migkit.dataset import open_dataset
 
-        print(data_card(traces), end="")
+        print(data_card(open_dataset(*arguments.traces)), end="")
         return 0
-    table = stats.summary(traces)
-    if arguments.json:
+    traces, table, refused = _readable(arguments.traces)
+    _print(traces, table, as_json=arguments.json)
+    for error in refused:
+        print(f"migkit: {error}", file=sys.stderr)
+    return 1 if refused else 0
+
+
+def _readable(places: list[str]) -> tuple[list[Trace], pd.DataFrame, list[MigkitError]]:
+    """The traces that can be read, their table, and what is wrong with the others: no bad file hides a good one."""
+    import pandas as pd
+
+    from migkit import stats
+    from migkit.dataset import named_paths
+    from migkit.trace import Trace
+
+    traces, tables, refused = [], [], []
+    for path, name in named_paths(*places):
+        try:
+            trace = Trace.load(path, name)
+            tables.append(stats.summary([trace]).reset_index().astype(object))
+        except MigkitError as error:
+            refused.append(error)
+        else:
+            traces.append(trace)
+    return traces, pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(), refused
+
+
+def _print(traces: list[Trace], table: pd.DataFrame, *, as_json: bool) -> None:
+    if as_json:
         for trace, (_, row) in zip(traces, table.iterrows(), strict=True):
             known = {key: value for key, value in row.items() if value is not None and value == value}
-            print(json.dumps({"trace": trace.name, **known, "meta": json.loads(trace.meta.to_json())}, default=_scalar))
-        return 0
-    print(render(table.reset_index(), _COLUMNS))
-    return 0
+            print(json.dumps({**known, "meta": json.loads(trace.meta.to_json())}, default=_scalar))
+    elif traces:
+        print(render(table, _COLUMNS))
 
 
 def _check(places: list[str]) -> int:

@@ -91,7 +91,7 @@ class Session:
         self._domain, self._act, self._clock, self.start_ns = domain, act, clock, start_ns
         self.rows: list[Row] = []
         self._wakes = Wakes(*([] for _ in Wakes._fields))
-        self._said: list[tuple[int, str]] = []
+        self._said: list[str] = []
         options = policy.computed(data_size_gb=data_size_gb, has_vfio=has_vfio)
         self.monitor = Monitor(policy.family, options, self)
 
@@ -124,7 +124,7 @@ class Session:
         """Performs a call of the monitor's, or lets it count as made."""
         if row < 0:
             return True
-        self._said.append((row, evidence(self.monitor, self._wakes.t_ns[row])))
+        self._said.append(evidence(self.monitor, self._wakes.t_ns[row]))
         if not self._act or self._domain is None:
             return True
         now_ns, error = self._clock(), None
@@ -150,7 +150,7 @@ class Session:
         """One row a call so far."""
         rows = [
             (self._wakes.t_ns[c.row] / NS_PER_S, ACTIONS[c.name], c.argument, c.succeeded, c.reason, said)
-            for c, (_, said) in zip(self.monitor.calls, self._said, strict=True)
+            for c, said in zip(self.monitor.calls, self._said, strict=True)
         ]
         return pd.DataFrame(rows, columns=list(LIVE_COLUMNS)).astype({"argument": "Int64"})
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from migkit.errors import MigkitError, unknown
-from migkit.lab.scenario import Scenario
+from migkit.lab.scenario import Scenario, read_toml
 
 BUNDLED: Final = Path(__file__).with_name("campaign.toml")
 
@@ -42,12 +41,7 @@ def load(path: Path | None, scenarios: Mapping[str, Scenario], *, repeats: int |
     with the nearest known one.
     """
     path = path or BUNDLED
-    try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise MigkitError(f"{path}: no such file") from None
-    except (OSError, ValueError) as error:
-        raise MigkitError(f"{path}: cannot be read as TOML ({str(error).splitlines()[0]})") from None
+    data = read_toml(path)
     seed = _whole(data.pop("seed", 0), f"{path.name}: seed", at_least=0)
     entries = [
         entry

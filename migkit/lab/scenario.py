@@ -126,6 +126,16 @@ class Scenario:
     beside: str | None = None
 
 
+def read_toml(path: Path) -> dict[str, Any]:
+    """What a TOML file holds. Raises MigkitError, naming it, when it cannot be read."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise MigkitError(f"{path}: no such file") from None
+    except (OSError, ValueError) as error:
+        raise MigkitError(f"{path}: cannot be read as TOML ({str(error).splitlines()[0]})") from None
+
+
 def load(path: Path | None = None) -> dict[str, Scenario]:
     """The scenarios of a TOML file by name, or migkit's own.
 
@@ -133,12 +143,7 @@ def load(path: Path | None = None) -> dict[str, Scenario]:
     an unknown key is a UsageError with the nearest known one.
     """
     path = path or BUNDLED
-    try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise MigkitError(f"{path}: no such file") from None
-    except (OSError, ValueError) as error:
-        raise MigkitError(f"{path}: cannot be read as TOML ({str(error).splitlines()[0]})") from None
+    tables = read_toml(path)
     if not tables:
         raise MigkitError(f"{path}: holds no scenario")
     scenarios = {name: _scenario(f"{path.name}: {name}", name, table) for name, table in tables.items()}

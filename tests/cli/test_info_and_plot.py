@@ -34,6 +34,16 @@ def test_info_json_has_everything_the_trace_knows(capsys):
     assert found["downtime_ms"] == 50
 
 
+def test_one_bad_file_hides_no_good_one(capsys, tmp_path):
+    (tmp_path / "bad.parquet").write_bytes(b"PAR1 not really")
+    (tmp_path / "good.parquet").write_bytes((TRACES / "stall_link.parquet").read_bytes())
+    assert main(["info", str(tmp_path)]) == 1
+    captured = capsys.readouterr()
+    assert captured.out.splitlines()[1].split()[:2] == ["good", "completed"]
+    assert "bad.parquet: not a trace, or cut short" in captured.err
+    assert captured.err.count("\n") == 1
+
+
 def test_info_explains_the_columns(capsys):
     assert main(["info", "--columns"]) == 0
     assert "`memory_dirty_rate_pages_per_s` | pages/s | gauge" in capsys.readouterr().out
