@@ -9,8 +9,11 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
+from migkit import __version__
 from migkit.drivers.sweep import Executor, Sweep, sweep
 from migkit.errors import MigkitError, UsageError
+from migkit.manifest import manifest
+from migkit.manifest.write import evidence_lines
 from migkit.policies.versions import Policy, kubevirt
 from migkit.stats.settings import FIGURES, by_setting
 from migkit.tuning.baselines import baselines
@@ -18,6 +21,8 @@ from migkit.tuning.evidence import doubts, held_out, intervals
 from migkit.tuning.objective import Objective, parse
 
 RECOMMENDED: Final = "recommended"
+_ENDS: Final = {"completed": "completed by themselves", "never converged": "never converged", "failed": "failed",
+                "cut short": "cut short"}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +59,10 @@ class Tuned:
     def changed(self) -> dict[str, Any]:
         """The options that were varied, at their recommended values."""
         return {str(name): self.policy.options[str(name)] for name in self.sweep.settings.columns}
+
+    def manifest(self, *, kind: str | None = None, version: str | None = None, name: str = "migkit-tuned") -> str:
+        """The recommended setting as YAML (`migkit.manifest.manifest`), with its evidence as a comment above."""
+        return manifest(self.policy, kind=kind, version=version, name=name, evidence=_evidence(self))
 
 
 def tune(
@@ -102,6 +111,28 @@ def tune(
         neighbours=neighbours, sensitivity=sensitivity, doubts=tuple(why), sweep=found,
         held_out=held_out(found.table, traces, len(found.settings), goal, count=folds, seed=seed),
     )  # fmt: skip
+
+
+def _evidence(best: Tuned) -> list[str]:
+    """Traces, objective, expected effect and version, for the head of a manifest."""
+    traces, ends = best.sweep.traces, best.sweep.traces["end"].value_counts()
+    kinds = ", ".join(f"{ends[end]} {word}" for end, word in _ENDS.items() if end in ends)
+    facts = [
+        ("traces", f"{len(traces)} of {traces['group'].nunique()} scenarios or guests: {kinds}"),
+        ("objective", str(best.objective)),
+        *((column, _effect(best, column)) for column in best.objective.columns),
+        *(("beware", why) for why in best.doubts),
+        ("made by", f"migkit {__version__}, {best.policy.name}"),
+    ]
+    return ["Recommended by a replay of recorded migrations; a replay is open-loop.", *evidence_lines(facts)]
+
+
+def _effect(best: Tuned, column: str) -> str:
+    """A figure with its interval, beside the defaults'."""
+    own = best.baselines[column]
+    row = best.intervals[(best.intervals["label"] == RECOMMENDED) & (best.intervals["figure"] == column)].iloc[0]
+    spread = "" if row["low"] != row["low"] else f" (95 %: {row['low']:.3g} to {row['high']:.3g})"
+    return f"{own[RECOMMENDED]:.3g}{spread}; with the defaults {own['defaults']:.3g}"
 
 
 def _objective(

@@ -21,14 +21,14 @@ NEWEST = "1.9"
 # HyperConverged's own default, from its change #4426 on.
 _HCO_DEFAULTS = {"completion_timeout_per_gib": 20}
 
-_MONITOR = {
+MONITOR = {
     "progressTimeout": "progress_timeout",
     "completionTimeoutPerGiB": "completion_timeout_per_gib",
     "allowPostCopy": "allow_post_copy",
     "allowWorkloadDisruption": "allow_workload_disruption",
     "maxDowntimeMs": "max_downtime_ms",
 }
-_STALL = {
+STALL = {
     "stallMargin": "stall_margin",
     "stallProgressTimeout": "stall_progress_timeout",
     "switchoverTimeout": "switchover_timeout",
@@ -38,7 +38,7 @@ _STALL = {
     "searchLocalMinima": "search_local_minima",
     "completionTimeoutFactor": "completion_timeout_factor",
 }
-_TUNING = {
+TUNING = {
     "initialMs": "initial_ms",
     "steps": "steps",
     "startAfterIteration": "start_after_iteration",
@@ -51,7 +51,9 @@ _OTHER = (
     "unsafeMigrationOverride", "utilityVolumesTimeout",
 )  # fmt: skip
 _SELECTION = ("selectors",)
-_GATES = {"stallDetector": "MigrationStallDetection", "downtimeTuning": "MigrationDowntimeTuning"}
+# Kinds with a block of experimental options: a policy, and what a VMI was really migrated with.
+_EXPERIMENTAL = ("MigrationPolicy", "VirtualMachineInstance")
+GATES = {"stallDetector": "MigrationStallDetection", "downtimeTuning": "MigrationDowntimeTuning"}
 _GATES_PATH = "spec.configuration.developerConfiguration.featureGates"
 _WHERE = {
     "KubeVirt": ("spec", "configuration", "migrations"),
@@ -126,7 +128,12 @@ def read_configuration(
     given: dict[str, Any] = {}
     origins: dict[str, str] = {}
     for document in documents:
-        for name, (value, field) in _options(document, chosen).items():
+        own = _options(document, chosen)
+        if "allow_post_copy" in own:
+            # A layer that speaks of post-copy alone speaks of disruption too (migrationpolicy.go).
+            given.pop("allow_workload_disruption", None)
+            origins.pop("allow_workload_disruption", None)
+        for name, (value, field) in own.items():
             given[name], origins[name] = value, f"{document.where}: {field}"
             _check(chosen, name, value, origins[name])
     made = _policy(chosen, given)
@@ -193,16 +200,19 @@ def _options(document: _Document, version: str) -> dict[str, tuple[Any, str]]:
         path = f"{document.path}.{field}"
         if value is None or field in skipped:
             continue
+        if field == "experimental" and document.kind not in _EXPERIMENTAL:
+            raise MigkitError(f"{document.where}: {path}: a {document.kind} has no experimental options; "
+                              "only a MigrationPolicy has")  # fmt: skip
         if field == "experimental":
             found |= _experimental(document, value, path, version)
         elif field == "progressTimeout" and document.kind == "MigrationPolicy":
             raise MigkitError(
                 f"{document.where}: {path}: a MigrationPolicy has no progressTimeout; only the cluster has"
             )
-        elif field in _MONITOR:
-            found[_MONITOR[field]] = (value, path)
+        elif field in MONITOR:
+            found[MONITOR[field]] = (value, path)
         else:
-            raise _unknown_field(document, path, field, [*_MONITOR, *skipped, "experimental"])
+            raise _unknown_field(document, path, field, [*MONITOR, *skipped, "experimental"])
     return found
 
 
@@ -210,7 +220,7 @@ def _experimental(document: _Document, block: Any, path: str, version: str) -> d
     found: dict[str, tuple[Any, str]] = {}
     if not isinstance(block, Mapping):
         raise MigkitError(f"{document.where}: {path} is not an object with named fields")
-    flags = {"stallDetector": ("stall_detection", _STALL), "downtimeTuning": ("downtime_tuning", _TUNING)}
+    flags = {"stallDetector": ("stall_detection", STALL), "downtimeTuning": ("downtime_tuning", TUNING)}
     if all(block.get(name) is not None for name in flags) and document.kind == "MigrationPolicy":
         raise MigkitError(f"{document.where}: {path}: stallDetector and downtimeTuning exclude each other")
     for name, inner in block.items():
@@ -232,7 +242,7 @@ def _experimental(document: _Document, block: Any, path: str, version: str) -> d
 
 def _as_written(document: _Document, version: str, path: str, field: str, value: Any) -> Any:
     """v1.9 has its factors as strings; later versions as quantities, which may be numbers."""
-    option = VERSIONS[version].options.get(_STALL.get(field, ""))
+    option = VERSIONS[version].options.get(STALL.get(field, ""))
     is_factor = option is not None and option.kind == "factor"
     if is_factor and not VERSIONS[version].quantities and not isinstance(value, str):
         raise MigkitError(f'{document.where}: {path}: KubeVirt {version} wants text here; write "{value}" in quotes')
@@ -281,11 +291,11 @@ def _check_gates(documents: Iterable[_Document]) -> None:
         if document.kind == "VirtualMachineInstance":
             continue
         block = document.settings.get("experimental")
-        used = [name for name in _GATES if isinstance(block, Mapping) and block.get(name) is not None]
+        used = [name for name in GATES if isinstance(block, Mapping) and block.get(name) is not None]
         for name in used:
-            if _GATES[name] not in gates:
+            if GATES[name] not in gates:
                 field = f"{document.path}.experimental.{name}"
-                raise MigkitError(f"{document.where}: {field} needs the feature gate {_GATES[name]} ({_GATES_PATH})")
-        if document.settings.get("maxDowntimeMs") is not None and not gates & set(_GATES.values()):
+                raise MigkitError(f"{document.where}: {field} needs the feature gate {GATES[name]} ({_GATES_PATH})")
+        if document.settings.get("maxDowntimeMs") is not None and not gates & set(GATES.values()):
             raise MigkitError(f"{document.where}: {document.path}.maxDowntimeMs needs one of the feature gates "
-                              f"{' and '.join(_GATES.values())}")  # fmt: skip
+                              f"{' and '.join(GATES.values())}")  # fmt: skip
