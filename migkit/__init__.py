@@ -30,8 +30,12 @@ _HOMES = {
     "live": "migkit.drivers.live",
     "record": "migkit.capture.recorder",
     "recover": "migkit.capture.journal",
+    "Sweep": "migkit.drivers.sweep",
+    "Tuned": "migkit.tuning",
     "sample": "migkit.samples",
     "sample_names": "migkit.samples",
+    "sweep": "migkit.drivers.sweep",
+    "tune": "migkit.tuning",
 }
 _MODULES = ("plot", "report", "schema", "stats", "units")
 

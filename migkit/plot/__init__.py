@@ -8,5 +8,8 @@ from __future__ import annotations
 
 from migkit.plot.migration import convergence, downtime, overview
 from migkit.plot.policy import decisions
+from migkit.plot.tuning import fates, heatmap, pareto, sensitivity, tuned
 
-__all__ = ["convergence", "decisions", "downtime", "overview"]
+__all__ = [
+    "convergence", "decisions", "downtime", "fates", "heatmap", "overview", "pareto", "sensitivity", "tuned",
+]  # fmt: skip
