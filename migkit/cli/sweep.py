@@ -28,6 +28,10 @@ _SHOWN = {
 }
 
 
+# What a share is a share of.
+_AMONG = {"false_abort_ratio": "completed", "false_switchover_ratio": "completed", "missed_ratio": "never_converged"}
+
+
 def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Adds the verb to the parser."""
     parser = verbs.add_parser("sweep", help="try many settings on recorded migrations", description=__doc__)
@@ -173,9 +177,9 @@ def render_settings(table: pd.DataFrame, names: list[str], *, extra: dict[str, s
 
     shown = table.reset_index()
     shown["acted"] = [f"{a} of {t}" for a, t in zip(shown["acted"], shown["traces"], strict=True)]
-    for name in _SHOWN:
-        if name.endswith("_ratio"):
-            shown[name] = [None if v != v else f"{v * 100:.3g} %" for v in shown[name]]
+    for name, among in _AMONG.items():
+        shown[name] = [None if not n else f"{round(v * n)} of {n}" for v, n in zip(shown[name], shown[among], strict=True)]
+    shown["regret_p50_ratio"] = [None if v != v else f"{v * 100:.3g} %" for v in shown["regret_p50_ratio"]]
     return render(shown, {**(extra or {}), **{name: name for name in names}, **_SHOWN})
 
 

@@ -136,7 +136,7 @@ def sensitivity(best: Tuned, *, ax: Axes | None = None) -> Axes:
 
 def fates(best: Tuned, *, columns: int = 6, names: Sequence[str] | None = None) -> list[Axes]:
     """What the recommended setting does to each migration: a small picture each, remaining data over time, where it
-    acts and how; dotted from where the record was changed by its operator.
+    acts and how; what went wrong by it is told in red.
 
     Parameters: `columns` of the grid; `names` of the traces, by default those on which it acts or that never
     converged, as many as 36. Returns the Axes, one a trace.
@@ -155,7 +155,8 @@ def fates(best: Tuned, *, columns: int = 6, names: Sequence[str] | None = None) 
     handles = [Line2D([], [], marker=MARKS[what][0], color=MARKS[what][1], ls="none", label=what) for what in MARKS if what in seen]
     figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=8, frameon=False)
     values = ", ".join(f"{name}={value}" for name, value in best.changed.items())
-    figure.suptitle(f"{best.sweep.policy.name}: {values}", fontsize=10)
+    axes_told = "remaining data (MiB) over the time since the job began (s)"
+    figure.suptitle(f"{best.sweep.policy.name}: {values}\n{axes_told}", fontsize=10)
     return axes[: len(chosen)]
 
 
@@ -173,8 +174,9 @@ def _fate(ax: Axes, best: Tuned, name: str, row: pd.Series[Any]) -> None:
         marker, colour = MARKS[str(row["what"])]
         ax.axvline(row["time_to_action_s"], color=colour, lw=1)
         ax.plot([row["time_to_action_s"]], [np.nanmax(left) * 0.9], marker, color=colour, ms=7)
-    said = "FALSE" if bool(row["false_abort"]) or bool(row["false_switchover"]) else str(row["end"])
-    ax.set_title(f"{name}\n{said}", fontsize=6.5, color=RED if said == "FALSE" else "black", pad=2)
+    wrong = [bool(row[name]) for name in ("false_abort", "false_switchover")]
+    said = f"{row['what']}" + (", but it completes by itself" if any(wrong) else "")
+    ax.set_title(f"{name}\n{said}", fontsize=6.5, color=RED if any(wrong) or row["missed"] else "black", pad=2)
     ax.tick_params(labelsize=6, length=2)
     ax.set_ylim(0, None)
     ax.set_xlim(0, None)
