@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from migkit.dataset import Dataset, Partition, open_dataset
-from migkit.drivers.first import Firsts, firsts, prepare
+from migkit.drivers.first import Prepared, firsts, prepare
 from migkit.drivers.outcomes import BASES, OUTCOMES, WHAT, Acted, outcomes
 from migkit.drivers.recorded import ENDS, Recorded, recorded
 from migkit.drivers.replay import checked_size, trace_data_size
@@ -245,20 +245,22 @@ def _acted(job: _Job, groups: Sequence[_Group], trace: Rows, size: int, vfio: bo
     found = {name: np.full(len(job.policies), -1, dtype=np.int64) for name in Acted.__dataclass_fields__}
     found["event"] = np.zeros(len(job.policies), dtype=bool)
     for group in groups:
-        prepared = prepare(trace, events=group.events)
         options = for_trace(group.options, data_size_gb=size, has_vfio=vfio)
-        first = firsts(prepared, group.policy.family.rules, options, method=job.method)
-        wakes = prepared.wakes
-        at = np.maximum(first.wake, 0)
-        own = {
-            "t_ns": np.where(first.wake >= 0, wakes.t_ns[at], -1),
-            "action": first.action, "argument": first.argument, "reason": first.reason,
-            "age_ns": prepared.age_ns[at], "event": np.asarray(wakes.event)[at],
-            "changed_ns": np.where(first.changed_wake >= 0, wakes.t_ns[np.maximum(first.changed_wake, 0)], -1),
-        }  # fmt: skip
-        for name, values in own.items():
-            found[name][group.places] = values
+        own = first_actions(prepare(trace, events=group.events), group.policy, options, method=job.method)
+        for name, values in found.items():
+            values[group.places] = getattr(own, name)
     return Acted(**found)
+
+
+def first_actions(prepared: Prepared, policy: Policy, options: Options, *, method: str = "shortcut") -> Acted:
+    """The first decisive actions on a prepared trace, in the time since its job began."""
+    first = firsts(prepared, policy.family.rules, options, method=method)
+    wakes, at = prepared.wakes, np.maximum(first.wake, 0)
+    return Acted(
+        t_ns=np.where(first.wake >= 0, wakes.t_ns[at], -1), action=first.action, argument=first.argument,
+        reason=first.reason, age_ns=prepared.age_ns[at], event=np.asarray(wakes.event)[at],
+        changed_ns=np.where(first.changed_wake >= 0, wakes.t_ns[np.maximum(first.changed_wake, 0)], -1),
+    )  # fmt: skip
 
 
 def _facts(facts: Recorded, trace: Rows, size: int, levels: set[str]) -> tuple[Any, ...]:

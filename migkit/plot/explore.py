@@ -71,7 +71,7 @@ def drawing(traces: Sequence[Trace], policy: Policy) -> Callable[[Mapping[str, A
     ax = figure.subplots()
     figure.subplots_adjust(left=0.08, right=0.98, bottom=0.13, top=0.93)
     many = len(traces) > 1
-    curves = [_thin(trace) for trace in traces]
+    curves = [_thin(trace, share=many) for trace in traces]
     for t, left in curves:
         ax.plot(t, left, color=GREY if many else BLUE, lw=0.8, alpha=0.6 if many else 1)
     ax.set_xlabel("time since the job began (s)")
@@ -107,11 +107,11 @@ def _save(canvas: FigureCanvasAgg, out: io.BytesIO) -> None:
     Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB").save(out, "png", compress_level=1)
 
 
-def _thin(trace: Trace) -> tuple[Any, Any]:
-    """Remaining data over time, in no more points than can be seen."""
+def _thin(trace: Trace, *, share: bool) -> tuple[Any, Any]:
+    """Remaining data over time in no more points than can be seen: MiB, or the share of the most in percent."""
     t, left = trace.t_s[trace.active], trace.column("data_remaining_bytes")[trace.active]
     keep = np.unique(np.linspace(0, len(t) - 1, _POINTS).astype(int))
-    return t[keep], left[keep] / MIB
+    return t[keep], left[keep] / (np.nanmax(left) / 100 if share else MIB)
 
 
 def _height(curve: tuple[Any, Any], t_s: float) -> float:
