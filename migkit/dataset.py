@@ -49,30 +49,3 @@ def named_paths(*places: str | os.PathLike[str]) -> list[tuple[Path, str]]:
     if len(set(told)) < len(told):
         raise MigkitError(f"{next(n for n in told if told.count(n) > 1)}: two traces of this name; rename one")
     return list(zip(paths, told, strict=True))
-
-
-import pyarrow as pa
-from migkit import parquet
-class Partition:
-    def __init__(self, pairs): self.pairs=pairs
-    def tables(self, columns=None):
-        for path,name in self.pairs:
-            t,m=parquet.read(path); yield name,t,m
-class Dataset:
-    bad=[]
-    def __init__(self, pairs): self.pairs=pairs
-    def __len__(self): return len(self.pairs)
-    def __getitem__(self, k): return next(Trace.load(p,n) for p,n in self.pairs if n==k)
-    def __iter__(self): return (Trace.load(p,n) for p,n in self.pairs)
-    @classmethod
-    def of(cls, traces):
-        class D(Dataset):
-            def partitions(self, n):
-                class P:
-                    def tables(self, columns=None):
-                        for t in traces: yield t.name, pa.Table.from_pandas(t.samples, schema=parquet.SCHEMA, preserve_index=False), t.meta
-                return [P()]
-        return D([0]*len(traces))
-    def partitions(self, n): return [Partition(self.pairs[i:i+n]) for i in range(0,len(self.pairs),n)]
-def open_dataset(*places, skip_bad=False):
-    return Dataset(named_paths(*places))
