@@ -177,7 +177,7 @@ def _plain(value: Any) -> Any:
 
 
 def _build(cls: type[T], data: dict[str, Any]) -> T:
-    hints = _hints(cls)
+    hints = _hints(typing.cast(Hashable, cls))
     return cls(**{name: _convert(hints[name], value) for name, value in data.items() if name in hints})
 
 

@@ -122,7 +122,7 @@ def read(path: str | os.PathLike[str]) -> tuple[pa.Table, TraceMeta]:
     Raises MigkitError when it is not a trace, is cut or damaged, lacks columns, or comes from a newer schema.
     """
     with opened(path) as file:
-        meta = _metadata(path, file)
+        meta = metadata(path, meta_text(path, file))
         table = read_rows(path, file)
     check_clock(path, table)
     return table, meta
@@ -131,7 +131,7 @@ def read(path: str | os.PathLike[str]) -> tuple[pa.Table, TraceMeta]:
 def read_meta(path: str | os.PathLike[str]) -> tuple[int, TraceMeta]:
     """The number of rows and the metadata of a trace, from its footer alone."""
     with opened(path) as file:
-        return file.metadata.num_rows, _metadata(path, file)
+        return file.metadata.num_rows, metadata(path, meta_text(path, file))
 
 
 @contextlib.contextmanager
@@ -157,14 +157,16 @@ def footer(file: pq.ParquetFile) -> Mapping[bytes, bytes]:
     return file.metadata.metadata or {}
 
 
-def _metadata(path: str | os.PathLike[str], file: pq.ParquetFile) -> TraceMeta:
-    return metadata(path, footer(file).get(META_KEY))
-
-
-def metadata(path: str | os.PathLike[str], text: str | bytes | None) -> TraceMeta:
-    """The metadata of the trace at `path` from its JSON. Raises MigkitError, naming the trace."""
+def meta_text(path: str | os.PathLike[str], file: pq.ParquetFile) -> str:
+    """A trace's metadata as the JSON that its file has. Raises MigkitError when the file is no trace."""
+    text = footer(file).get(META_KEY)
     if text is None:
         raise MigkitError(f"{path}: a Parquet file, but not a trace of migkit (no 'migkit' metadata)")
+    return text.decode(errors="replace")
+
+
+def metadata(path: str | os.PathLike[str], text: str) -> TraceMeta:
+    """The metadata of the trace at `path` from its JSON. Raises MigkitError, naming the trace."""
     try:
         return TraceMeta.from_json(text)
     except MigkitError as error:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from migkit import schema
 from migkit.cli.table import render
-from migkit.cli.traces import add_where, chosen_traces
+from migkit.cli.traces import add_where, chosen_traces, print_left_out
 from migkit.errors import MigkitError, UsageError
 
 if TYPE_CHECKING:
@@ -58,8 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
         _print_catalogue(traces)
     else:
         _print_table(traces)
-    for place, why in traces.bad:
-        print(f"migkit: {place}: {why}", file=sys.stderr)
+    print_left_out(traces)
     return 1 if traces.bad else 0
 
 

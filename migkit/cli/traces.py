@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from migkit.cli.table import cell
@@ -34,6 +35,14 @@ def chosen_traces(arguments: argparse.Namespace, *, skip_bad: bool = False) -> D
         hint = _hint(traces.catalogue, arguments.where)
         print(f"migkit: none of {_count(len(traces))} fulfils {arguments.where!r}{hint}", file=sys.stderr)
     return kept
+
+
+def print_left_out(traces: Dataset) -> None:
+    """What could not be read, on stderr: a line a file and reason."""
+    from migkit.dataset.partition import file_of
+
+    for (place, why), count in Counter((file_of(place), why) for place, why in traces.bad).items():
+        print(f"migkit: {place}: {why}" + (f" ({count} traces)" if count > 1 else ""), file=sys.stderr)
 
 
 def _count(traces: int) -> str:

@@ -13,7 +13,7 @@ import pyarrow as pa
 from migkit import parquet, remote
 from migkit.dataset import catalogue, packed
 from migkit.dataset.dataset import Dataset
-from migkit.dataset.partition import Bad, left_out
+from migkit.dataset.partition import Bad, file_of, left_out
 from migkit.dataset.places import CATALOGUE, Found, folder_name, found_files, parent, stem
 from migkit.errors import MigkitError
 
@@ -39,7 +39,7 @@ def open_dataset(*places: str | os.PathLike[str], skip_bad: bool = False) -> Dat
     bad: list[Bad] = []
     index = pa.concat_tables(_indexes(found_files(*places), bad))
     if bad and not skip_bad:
-        raise MigkitError(f"{bad[0].place}: {bad[0].why}")
+        raise MigkitError(f"{file_of(bad[0].place)}: {bad[0].why}")
     return Dataset(_told_apart(index), bad=bad, skip_bad=skip_bad)
 
 
@@ -113,9 +113,7 @@ def _entries(place: str) -> list[dict[str, Any]] | Bad:
                     catalogue.entry(one.name, place, one.rows, meta, number)
                     for number, (one, meta) in enumerate(zip(inside, metas, strict=True))
                 ]
-            if packed.CATALOGUE_KEY in told:
-                raise MigkitError(f"{place}: is the catalogue of a packed folder: give the folder")
-            meta = parquet.metadata(place, told.get(parquet.META_KEY))
+            meta = parquet.metadata(place, parquet.meta_text(place, file))
             return [catalogue.entry(stem(place), place, file.metadata.num_rows, meta)]
     except MigkitError as error:
         return left_out(place, error)

@@ -48,7 +48,7 @@ def pack(
 def _target(folder: str | os.PathLike[str], *, force: bool) -> Path:
     """Where to write. A folder that is there is only ever replaced when it is a packed one with nothing else in it."""
     if remote.is_url(folder):
-        raise MigkitError(f"{folder}: pack into a folder of this machine, and copy that to where it is to be")
+        raise MigkitError(f"{folder}: packing writes to a folder of this machine; copy that to where it is to be")
     target = Path(os.path.abspath(folder))
     if not os.path.lexists(target):
         return target
@@ -77,7 +77,7 @@ def _traces(
     for partition in partitions:
         for one, meta in partition.loaded(bad=bad):
             row = catalogue.entry(one.name, "", one.table.num_rows, meta)
-            yield (one.name, one.table, str(one.text, "utf-8") if isinstance(one.text, bytes) else str(one.text)), row
+            yield (one.name, one.table, one.text), row
             if progress is not None:
                 progress(one.name)
 

@@ -43,7 +43,7 @@ class Loaded(NamedTuple):
     name: str
     label: str
     table: pa.Table
-    text: str | bytes | None
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +104,8 @@ def load(piece: Piece, columns: Sequence[str] = ALL_COLUMNS) -> list[Loaded]:
     """Reads the traces of one file. Raises MigkitError when that cannot be done."""
     with parquet.opened(piece.place) as file:
         if not piece.members:
-            table = parquet.read_rows(piece.place, file, columns)
-            return [Loaded(piece.names[0], piece.place, table, parquet.footer(file).get(parquet.META_KEY))]
+            text = parquet.meta_text(piece.place, file)
+            return [Loaded(piece.names[0], piece.place, parquet.read_rows(piece.place, file, columns), text)]
         inside = packed.members(piece.place, file)
         table = packed.read_rows(piece.place, file, columns)
     if max(piece.members) >= len(inside):
@@ -123,8 +123,12 @@ def checked(one: Loaded) -> TraceMeta:
 
 def left_out(label: str, error: MigkitError) -> Bad:
     """What is noted of a trace that could not be read."""
-    place = label.rpartition(" (")[0] or label
-    return Bad(label, str(error).removeprefix(f"{label}: ").removeprefix(f"{place}: "))
+    return Bad(label, str(error).removeprefix(f"{label}: ").removeprefix(f"{file_of(label)}: "))
+
+
+def file_of(label: str) -> str:
+    """The file in a trace's label."""
+    return label.rpartition(" (")[0] if label.endswith(")") else label
 
 
 def _known(columns: Sequence[str] | None) -> tuple[str, ...]:

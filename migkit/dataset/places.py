@@ -37,6 +37,8 @@ def found_files(*places: str | os.PathLike[str]) -> list[Found]:
 
 
 def _below(place: str) -> Sequence[Found]:
+    # A packed folder may be given by its catalogue.
+    place = parent(place) if place.endswith("/" + CATALOGUE) else place
     if remote.is_url(place):
         listed = remote.listing(place)
         if place in listed or not listed:
