@@ -18,6 +18,7 @@ from migkit.errors import MigkitError, UsageError
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Dataset": "migkit.dataset",
     "Trace": "migkit.trace",
     "load": "migkit.trace",
     "open_dataset": "migkit.dataset",
@@ -40,6 +41,7 @@ _HOMES = {
 _MODULES = ("plot", "report", "schema", "stats", "units")
 
 __all__ = [
+    "Dataset",
     "MigkitError",
     "Replay",
     "Trace",
@@ -69,7 +71,7 @@ if TYPE_CHECKING:
     from migkit.capture.journal import recover
     from migkit.capture.recorder import record
     from migkit.comparison import compare
-    from migkit.dataset import open_dataset
+    from migkit.dataset import Dataset, open_dataset
     from migkit.drivers.live import live
     from migkit.drivers.replay import Replay, replay
     from migkit.manifest import read_configuration

@@ -149,17 +149,20 @@ class Check:
 
 def check(path: str | os.PathLike[str]) -> Check:
     """Looks at a trace as somebody who is given it would: readable, samples, provenance, and names in it."""
-    name = Path(path).name.removesuffix(".parquet")
     try:
-        trace = Trace.load(path)
+        return check_trace(Trace.load(path))
     except MigkitError as error:
-        return Check(name=name, problems=(str(error),))
+        return Check(name=Path(path).name.removesuffix(".parquet"), problems=(str(error),))
+
+
+def check_trace(trace: Trace) -> Check:
+    """The same for a trace that was read already."""
     meta = trace.meta
     names = "names masked" if meta.cadence.names_masked else "the lab's own names" if meta.lab else "names as they are"
     facts = f"{meta.provenance}, {int(trace.active.sum())} samples, {meta.end.outcome}, {names}"
     if meta.lab and meta.lab.guest_corrupted:
         facts += ", marked: the guest's memory came up corrupted"
-    return Check(name=name, problems=tuple(_problems(trace)), facts=facts)
+    return Check(name=trace.name, problems=tuple(_problems(trace)), facts=facts)
 
 
 def _problems(trace: Trace) -> Iterator[str]:

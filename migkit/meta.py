@@ -6,9 +6,11 @@ Plain data, no pandas, no pyarrow: the recorder uses it. Unknown means None, nev
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import types
 import typing
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -175,8 +177,14 @@ def _plain(value: Any) -> Any:
 
 
 def _build(cls: type[T], data: dict[str, Any]) -> T:
-    hints = typing.get_type_hints(cls)
+    hints = _hints(typing.cast(Hashable, cls))
     return cls(**{name: _convert(hints[name], value) for name, value in data.items() if name in hints})
+
+
+@functools.cache
+def _hints(cls: Hashable) -> dict[str, Any]:
+    """Its fields' types; to resolve them anew for each trace costs more than all else about its metadata."""
+    return typing.get_type_hints(cls)
 
 
 def _convert(hint: Any, value: Any) -> Any:

@@ -54,7 +54,7 @@ class Trace:
     @classmethod
     def from_rows(cls, rows: Iterable[Mapping[str, Any]], meta: TraceMeta, name: str = "") -> Trace:
         """A trace from dictionaries, one a row; a missing key is a null."""
-        return cls._from_table(parquet.table_from_rows(rows), meta, name)
+        return cls.from_table(parquet.table_from_rows(rows), meta, name)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], name: str = "") -> Trace:
@@ -62,10 +62,10 @@ class Trace:
 
         Raises MigkitError, naming the file, when it is none, damaged or of a newer schema."""
         table, meta = parquet.read(path)
-        return cls._from_table(table, meta, name or Path(path).name.removesuffix(".parquet"))
+        return cls.from_table(table, meta, name or Path(path).name.removesuffix(".parquet"))
 
     @classmethod
-    def _from_table(cls, table: pa.Table, meta: TraceMeta, name: str) -> Trace:
+    def from_table(cls, table: pa.Table, meta: TraceMeta, name: str) -> Trace:
         return cls(table.to_pandas(types_mapper=_PANDAS.get), meta, name)
 
     def save(self, path: str | os.PathLike[str], *, force: bool = False) -> Path:

@@ -12,8 +12,9 @@ import pytest
 ROOT = Path(__file__).parents[1]
 # A module may import from its own layer and from those above it in this list.
 LAYERS = (
-    ("errors", "units"),
+    ("errors", "units", "conditions"),
     ("schema", "meta"),
+    ("remote",),
     ("parquet", "trace", "dataset", "samples"),
     ("policies",),
     ("capture", "stats"),

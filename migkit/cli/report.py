@@ -40,7 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
     from migkit.dataset import open_dataset
     from migkit.drivers.replay import parse_failures, replay
 
-    traces = open_dataset(*arguments.traces)
+    traces = list(open_dataset(*arguments.traces))
     failures = parse_failures(arguments.fail)
     runs = {
         label: [replay(t, policy, failures=failures, data_size_gb=arguments.data_size_gb) for t in traces]
