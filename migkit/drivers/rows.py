@@ -37,7 +37,7 @@ class Rows:
 
     def trace(self) -> Trace:
         """The trace itself."""
-        return Trace._from_table(self.table, self.meta, self.name)
+        return Trace.from_table(self.table, self.meta, self.name)
 
     @functools.cached_property
     def mono_ns(self) -> npt.NDArray[np.int64]:

@@ -11,8 +11,9 @@ from typing import Any, Final, Protocol
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
-from migkit.dataset import Dataset, Partition, open_dataset
+from migkit.dataset import Bad, Dataset, Partition, open_dataset
 from migkit.drivers.first import Prepared, firsts, prepare
 from migkit.drivers.outcomes import BASES, OUTCOMES, WHAT, Acted, outcomes
 from migkit.drivers.recorded import ENDS, Recorded, recorded
@@ -21,6 +22,7 @@ from migkit.drivers.rows import Rows
 from migkit.drivers.settings import Settings, as_arrays, expand, for_trace
 from migkit.errors import MigkitError, UsageError
 from migkit.fidelity import answers
+from migkit.meta import TraceMeta
 from migkit.policies import base
 from migkit.policies.base import Options
 from migkit.policies.versions import Policy
@@ -71,7 +73,7 @@ class Sweep:
     policy: Policy
     policies: tuple[Policy, ...] = field(repr=False)
     complete: bool
-    source: Dataset = field(repr=False)
+    source: Dataset | Loose = field(repr=False)
     how: Mapping[str, Any] = field(repr=False)
 
     def __repr__(self) -> str:
@@ -114,7 +116,7 @@ def sweep(
     True
     """
     chosen = expand(policy, lists, given=settings, sample=sample, seed=seed, keep=keep)
-    source = traces if isinstance(traces, Dataset) else _dataset(traces, skip_bad=skip_bad)
+    source = traces if isinstance(traces, Dataset | Loose) else _dataset(traces, skip_bad=skip_bad)
     _check_size(len(source), len(chosen), large=large)
     job = _Job(
         policies=chosen.policies, data_size_gb=None if data_size_gb is None else checked_size(data_size_gb),
@@ -180,21 +182,23 @@ class _Done:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Part:
     done: list[_Done]
-    left_out: list[tuple[str, str]]
+    left_out: list[Bad]
 
 
-def _part(job: _Job, partition: Partition) -> _Part:
+def _part(job: _Job, partition: Partition | _Share) -> _Part:
     """Sweeps the traces of one partition."""
     found = _Part(done=[], left_out=[])
     groups = _groups(job.policies)
-    for name, table, meta in partition.tables():
+    bad: list[Bad] | None = [] if job.skip_bad else None
+    for name, table, meta in partition.tables(bad=bad):
         trace = Rows(name, table, meta)
         try:
             found.done.append(_trace(job, groups, trace))
         except MigkitError as error:
             if not job.skip_bad:
                 raise
-            found.left_out.append((trace.name, str(error)))
+            found.left_out.append(Bad(trace.name, str(error).removeprefix(f"{trace.name}: ")))
+    found.left_out.extend(bad or [])
     return found
 
 
@@ -277,7 +281,7 @@ def _facts(facts: Recorded, trace: Rows, size: int, levels: set[str]) -> tuple[A
 # --- all partitions -------------------------------------------------------------------------------------------------
 
 
-def _run(job: _Job, source: Dataset, executor: Executor | None, *, progress: bool) -> tuple[list[_Part], bool]:
+def _run(job: _Job, source: Dataset | Loose, executor: Executor | None, *, progress: bool) -> tuple[list[_Part], bool]:
     """The parts in the order of the traces, and whether they are all."""
     from tqdm.auto import tqdm
 
@@ -339,7 +343,40 @@ def _traces(done: Sequence[_Done]) -> pd.DataFrame:
     return pd.DataFrame([one.facts for one in done], columns=list(TRACE_COLUMNS))
 
 
-def _dataset(traces: Sequence[Trace] | str | os.PathLike[str], *, skip_bad: bool) -> Dataset:
+class Loose:
+    """Traces in memory, as a sweep reads a dataset."""
+
+    def __init__(self, traces: Iterable[Trace]) -> None:
+        self._traces = list(traces)
+        self.bad: list[Bad] = []
+
+    def __len__(self) -> int:
+        return len(self._traces)
+
+    def __getitem__(self, name: str) -> Trace:
+        return next(trace for trace in self._traces if trace.name == name)
+
+    def partitions(self, traces: int) -> list[_Share]:
+        """Shares of at most so many traces."""
+        return [_Share(self._traces[a : a + traces]) for a in range(0, len(self), traces)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Share:
+    """Some of the traces in memory, read like a partition of a dataset."""
+
+    _traces: list[Trace]
+
+    def tables(self, *, bad: list[Bad] | None = None) -> Iterator[tuple[str, pa.Table, TraceMeta]]:
+        """Name, rows and metadata of each."""
+        for trace in self._traces:
+            yield trace.name, Rows.of(trace).table, trace.meta
+
+
+def _dataset(traces: Iterable[Trace] | str | os.PathLike[str], *, skip_bad: bool) -> Dataset | Loose:
     if isinstance(traces, str | os.PathLike):
         return open_dataset(traces, skip_bad=skip_bad)
-    return Dataset.of(traces)
+    listed = list(traces)
+    if len({trace.name for trace in listed}) < len(listed):
+        raise UsageError("two of the traces have the same name; rename one (mk.Trace is a dataclass: replace its name)")
+    return Loose(listed)
