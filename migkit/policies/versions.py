@@ -161,6 +161,9 @@ class Policy:
         """Whether iteration events wake this monitor."""
         return bool(self.options.get("stall_detection"))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restored, (self.version, dict(self.options), self.given)
+
     def __str__(self) -> str:
         shown = ", ".join(f"{name}={self.options[name]}" for name in self.options if name in self.given)
         return self.name + (f" ({shown})" if shown else "")
@@ -168,6 +171,11 @@ class Policy:
     def computed(self, *, data_size_gb: int, has_vfio: bool) -> Options:
         """The options as the rules compute with them, for a guest of this data size (see `migkit.policies.size`)."""
         return computed_options(self.family, self.options, data_size_gb=data_size_gb, has_vfio=has_vfio)
+
+
+def _restored(version: str, options: Mapping[str, int | bool | str], given: frozenset[str]) -> Policy:
+    """A policy that was sent to another process."""
+    return Policy(version=version, options=MappingProxyType(dict(options)), given=given)
 
 
 def kubevirt(version: str, *, admission: bool = True, **options: Any) -> Policy:

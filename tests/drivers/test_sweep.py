@@ -87,7 +87,9 @@ def test_ctrl_c_returns_what_is_done(some, monkeypatch):
 def test_a_false_abort_a_missed_one_and_a_right_one_are_told_apart():
     plateau = migration([500, *[100] * 8, 50, 10], name="plateau", outcome="completed")
     flat = migration(FLAT, name="flat", outcome="cancelled", action="abort")
-    table = mk.sweep([plateau, flat], STALL, stall_progress_timeout=[10, 120, 300]).table.set_index(["trace", "setting"])
+    patient = mk.kubevirt("1.9", stall_detection=True, completion_timeout_per_gib=800)
+    table = mk.sweep([plateau, flat], patient, stall_progress_timeout=[10, 120, 300]).table
+    table = table.set_index(["trace", "setting"])
     assert table.loc[("plateau", 0), "what"] == "aborted as stalled"
     assert table.loc[("plateau", 0), "false_abort"]
     assert table.loc[("plateau", 0), "completed_after_s"] > 10
@@ -122,7 +124,7 @@ def test_a_rule_that_changes_the_limit_first_is_unknowable():
 
 
 def test_a_stall_policy_refuses_a_trace_without_iteration_events(tmp_path):
-    made = migration(FLAT, name="coarse", outcome="cancelled", action="abort")
+    made = migration(FLAT, name="fine", outcome="cancelled", action="abort")
     rows = made.samples[made.samples["source"] != "iteration"].reset_index(drop=True)
     coarse = mk.Trace(rows, made.meta, "coarse").replace_meta(cadence=mk.meta.Cadence(interval_ms=100))
     with pytest.raises(MigkitError, match="coarse: cannot tell what kubevirt-1.9-stall does"):
