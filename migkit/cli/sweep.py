@@ -178,7 +178,9 @@ def render_settings(table: pd.DataFrame, names: list[str], *, extra: dict[str, s
     shown = table.reset_index()
     shown["acted"] = [f"{a} of {t}" for a, t in zip(shown["acted"], shown["traces"], strict=True)]
     for name, among in _AMONG.items():
-        shown[name] = [None if not n else f"{round(v * n)} of {n}" for v, n in zip(shown[name], shown[among], strict=True)]
+        shown[name] = [
+            None if not n else f"{round(v * n)} of {n}" for v, n in zip(shown[name], shown[among], strict=True)
+        ]
     shown["regret_p50_ratio"] = [None if v != v else f"{v * 100:.3g} %" for v in shown["regret_p50_ratio"]]
     return render(shown, {**(extra or {}), **{name: name for name in names}, **_SHOWN})
 

@@ -23,14 +23,16 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = verbs.add_parser("tune", help="recommend a setting from recorded migrations", description=__doc__)
     add_options(parser)
     parser.add_argument("--objective", metavar="TEXT",
-                        help='e.g. "minimise time_to_action where implied_downtime_p95_ms <= 900 and false_abort_ratio '
-                        '== 0" (default: fewest missed, then lowest regret, then soonest, with no false abort)')  # fmt: skip
+                        help='e.g. "minimise time_to_action where implied_downtime_p95_ms <= 900" (default: fewest '
+                        "missed, then lowest regret, then soonest, with no false abort)")  # fmt: skip
     parser.add_argument("--anyway", action="store_true", help="recommend although the traces do not suffice")
     parser.add_argument("-o", "--output", metavar="FILE", type=Path, help="write the recommendation as KubeVirt YAML")
     parser.add_argument("--kind", choices=("MigrationPolicy", "KubeVirt", "HyperConverged"), default=None,
                         help="of the YAML (default: MigrationPolicy, where that has the options)")  # fmt: skip
     parser.add_argument("--name", default="migkit-tuned", help="of the MigrationPolicy (default: migkit-tuned)")
-    parser.add_argument("--pictures", metavar="DIR", type=Path, help="draw Pareto front, heat map and sensitivity there")
+    parser.add_argument(
+        "--pictures", metavar="DIR", type=Path, help="draw Pareto front, heat map and sensitivity there"
+    )
     parser.add_argument("--force", action="store_true", help="overwrite files that exist")
     parser.set_defaults(handler=run)
 
@@ -115,7 +117,9 @@ def _sensitivity(best: Tuned) -> str:
 
 def _values(best: Tuned, option: str) -> str:
     own = best.neighbours[best.neighbours["option"] == option]
-    return " ".join(f"[{value}]" if chosen else str(value) for value, chosen in zip(own["value"], own["chosen"], strict=True))
+    return " ".join(
+        f"[{value}]" if chosen else str(value) for value, chosen in zip(own["value"], own["chosen"], strict=True)
+    )
 
 
 def _held_out(best: Tuned) -> str:
@@ -129,12 +133,14 @@ def _held_out(best: Tuned) -> str:
     for name in best.objective.columns:
         table[name] = [_figure(name, value) for value in table[name]]
     table["admitted"] = ["yes" if held else "no" for held in table["admitted"]]
-    return render(table, {"fold": "fold", "traces": "traces", "chosen": "chosen without it", "admitted": "conditions hold",
-                          **{name: name for name in best.objective.columns}})  # fmt: skip
+    columns = {"fold": "fold", "traces": "traces", "chosen": "chosen without it", "admitted": "conditions hold"}
+    return render(table, columns | {name: name for name in best.objective.columns})
 
 
 def _setting(row: pd.Series[Any], names: list[str]) -> str:
-    return ", ".join(f"{name}={row[name]:g}" if isinstance(row[name], float) else f"{name}={row[name]}" for name in names)
+    return ", ".join(
+        f"{name}={row[name]:g}" if isinstance(row[name], float) else f"{name}={row[name]}" for name in names
+    )
 
 
 def _figure(name: str, value: float) -> str:

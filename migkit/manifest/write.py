@@ -94,7 +94,10 @@ def _needs(policy: Policy, kind: str) -> list[str]:
 
 
 def _gates(policy: Policy) -> list[str]:
-    used = {"stallDetector": policy.options.get("stall_detection"), "downtimeTuning": policy.options.get("downtime_tuning")}
+    used = {
+        "stallDetector": policy.options.get("stall_detection"),
+        "downtimeTuning": policy.options.get("downtime_tuning"),
+    }
     gates = [GATES[block] for block, on in used.items() if on]
     # The downtime's ceiling may be set as soon as either of the gates is open.
     return gates or ([GATES["stallDetector"]] if _MAX_DOWNTIME in policy.given else [])

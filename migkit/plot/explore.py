@@ -8,10 +8,12 @@ from typing import Any, Final
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
-from migkit.drivers.fate import Fates
-from migkit.drivers.settings import expand
+from migkit.drivers.sweep.fate import Fates
+from migkit.drivers.sweep.settings import expand
 from migkit.errors import MigkitError
 from migkit.plot.migration import BLUE, GREY, RED
 from migkit.plot.tuning import MARKS
@@ -38,9 +40,14 @@ def explore(traces: Trace | Sequence[Trace], policy: Policy, **lists: Iterable[A
     expand(policy, lists)
     listed = [traces] if isinstance(traces, Trace) else list(traces)
     sliders = {
-        name: widgets.SelectionSlider(options=list(values), value=_start(policy, name, list(values)), description=name,
-                                      continuous_update=True, style={"description_width": "14em"},
-                                      layout={"width": "36em"})  # fmt: skip
+        name: widgets.SelectionSlider(
+            options=list(values),
+            value=_start(policy, name, list(values)),
+            description=name,
+            continuous_update=True,
+            style={"description_width": "14em"},
+            layout={"width": "36em"},
+        )  # fmt: skip
         for name, values in lists.items()
     }
     picture, said = widgets.Image(format="png"), widgets.HTML()
@@ -78,8 +85,11 @@ def drawing(traces: Sequence[Trace], policy: Policy) -> Callable[[Mapping[str, A
     ax.set_ylabel("remaining (% of the most)" if many else "remaining (MiB)")
     ax.set_ylim(0, max(float(np.nanmax(left)) for _, left in curves) * 1.1)
     ax.set_xlim(0, max(float(t[-1]) for t, _ in curves) * 1.02)
-    marks = {what: ax.plot([], [], marker, color=colour, ms=9, ls="none")[0] for what, (marker, colour) in MARKS.items()}
+    marks = {
+        what: ax.plot([], [], marker, color=colour, ms=9, ls="none")[0] for what, (marker, colour) in MARKS.items()
+    }
     wrong = ax.plot([], [], "o", mfc="none", mec=RED, ms=16, mew=2, ls="none")[0]
+    _legend(ax)
     canvas.draw()
     background = canvas.copy_from_bbox(figure.bbox)
 
@@ -98,6 +108,14 @@ def drawing(traces: Sequence[Trace], policy: Policy) -> Callable[[Mapping[str, A
         return out.getvalue(), _told(traces, found)
 
     return draw
+
+
+def _legend(ax: Axes) -> None:
+    words = {"X": "abort", "v": "post-copy", "s": "pause", "^": "raised downtime"}
+    colours = {marker: colour for marker, colour in MARKS.values()}
+    handles = [Line2D([], [], marker=m, color=colours[m], ls="none", label=word) for m, word in words.items()]
+    ring = Line2D([], [], marker="o", mfc="none", mec=RED, ms=10, mew=2, ls="none", label="would have completed by itself")
+    ax.legend(handles=[*handles, ring], loc="upper right", ncols=5, fontsize=8, frameon=False)
 
 
 def _save(canvas: FigureCanvasAgg, out: io.BytesIO) -> None:

@@ -20,7 +20,13 @@ MARKS: Final = {
     "aborted as stuck": ("X", RED), "aborted as stalled": ("X", RED), "aborted at the deadline": ("X", RED),
     "post-copy": ("v", GREEN), "paused": ("s", ORANGE), "raised downtime": ("^", BLUE),
 }  # fmt: skip
-_BASELINE_MARKS: Final = {"recommended": "*", "defaults": "o", "HyperConverged": "s", "VEP 248 text": "D", "do nothing": "P"}
+_BASELINE_MARKS: Final = {
+    "recommended": "*",
+    "defaults": "o",
+    "HyperConverged": "s",
+    "VEP 248 text": "D",
+    "do nothing": "P",
+}
 _UNITS: Final = {"_s": format_s, "_ms": format_ms, "_bytes": format_bytes}
 
 
@@ -34,7 +40,11 @@ def heatmap(
     Returns the Axes.
     """
     held = {name: v for name, v in (chosen or {}).items() if name not in (x, y) and name in table.columns}
-    shown = table[np.logical_and.reduce([table[name] == _as(table[name], v) for name, v in held.items()])] if held else table
+    shown = (
+        table[np.logical_and.reduce([table[name] == _as(table[name], v) for name, v in held.items()])]
+        if held
+        else table
+    )
     grid = shown.pivot_table(index=y, columns=x, values=value, aggfunc="mean", dropna=False, observed=True).sort_index()
     ax = ax or plt.subplots(figsize=(1.6 + 1.05 * grid.shape[1], 1.6 + 0.55 * grid.shape[0]), layout="constrained")[1]
     cells = grid.to_numpy(dtype=float)
@@ -66,7 +76,9 @@ def _frame(ax: Axes, grid: pd.DataFrame, x: str, y: str, chosen: dict[str, Any])
     """A frame around the chosen cell."""
     if x not in chosen or y not in chosen:
         return
-    column, row = (list(map(float, axis)).index(float(chosen[name])) for axis, name in ((grid.columns, x), (grid.index, y)))
+    column, row = (
+        list(map(float, axis)).index(float(chosen[name])) for axis, name in ((grid.columns, x), (grid.index, y))
+    )
     ax.add_patch(plt.Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, ec=ORANGE, lw=3))
 
 
@@ -80,7 +92,9 @@ def figure_text(name: str, value: float) -> str:
     return _UNITS[ending](value) if ending else f"{value:.3g}"
 
 
-def pareto(best: Tuned, *, x: str = "time_to_action_p50_s", y: str = "false_abort_ratio", ax: Axes | None = None) -> Axes:
+def pareto(
+    best: Tuned, *, x: str = "time_to_action_p50_s", y: str = "false_abort_ratio", ax: Axes | None = None
+) -> Axes:
     """Every setting by two figures; those that keep the conditions filled, the front ringed, the recommended one and
     the baselines marked by name.
 
@@ -90,20 +104,22 @@ def pareto(best: Tuned, *, x: str = "time_to_action_p50_s", y: str = "false_abor
     table = best.table
     for kept, label, face in ((True, "keeps the conditions", SKY), (False, "does not", "none")):
         own = table[table["admitted"] == kept]
-        ax.plot(own[x], _shown(y, own[y]), "o", mfc=face, mec=GREY, ms=6, alpha=0.7, ls="none", label=label)
+        ax.plot(_shown(x, own[x]), _shown(y, own[y]), "o", mfc=face, mec=GREY, ms=6, alpha=0.7, ls="none", label=label)
     front = table[table["pareto"]]
-    ax.plot(front[x], _shown(y, front[y]), "o", mfc="none", mec="black", ms=10, ls="none", label="Pareto front")
+    ax.plot(_shown(x, front[x]), _shown(y, front[y]), "o", mfc="none", mec="black", ms=10, ls="none", label="Pareto front")
     for label, row in best.baselines.iterrows():
-        absent = bool(np.isnan(row[x]))
-        ax.plot([np.nan if absent else row[x]], [_shown(y, row[y])], _BASELINE_MARKS[str(label)], ms=13 if label == "recommended" else 9,
-                color=ORANGE if label == "recommended" else RED, mec="black", ls="none", zorder=4,
+        absent, best_one = bool(np.isnan(row[x])), label == "recommended"
+        ax.plot([_shown(x, row[x])], [_shown(y, row[y])], _BASELINE_MARKS[str(label)], ms=13 if best_one else 9,
+                color=ORANGE if best_one else RED, mec="black", ls="none", zorder=4,
                 label=str(label) + (" (never acts)" if absent else ""))  # fmt: skip
     ax.set_xlabel(_axis(x))
     ax.set_ylabel(_axis(y))
     ax.margins(0.08)
     ax.grid(visible=True, alpha=0.3)
     ax.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
-    ax.set_title(f"{len(table)} settings of {best.sweep.policy.name} on {len(best.sweep.traces)} migrations", fontsize=10)
+    ax.set_title(
+        f"{len(table)} settings of {best.sweep.policy.name} on {len(best.sweep.traces)} migrations", fontsize=10
+    )
     return ax
 
 
@@ -152,7 +168,11 @@ def fates(best: Tuned, *, columns: int = 6, names: Sequence[str] | None = None) 
     for ax in axes[len(chosen) :]:
         ax.set_axis_off()
     seen = {str(what) for what in own.loc[chosen, "what"]}
-    handles = [Line2D([], [], marker=MARKS[what][0], color=MARKS[what][1], ls="none", label=what) for what in MARKS if what in seen]
+    handles = [
+        Line2D([], [], marker=MARKS[what][0], color=MARKS[what][1], ls="none", label=what)
+        for what in MARKS
+        if what in seen
+    ]
     figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=8, frameon=False)
     values = ", ".join(f"{name}={value}" for name, value in best.changed.items())
     axes_told = "remaining data (MiB) over the time since the job began (s)"

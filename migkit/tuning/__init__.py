@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from migkit.tuning.objective import DEFAULT, Objective, parse
-from migkit.tuning.tune import Tuned, tune
+from migkit.tuning.choose import Tuned, tune
 
 __all__ = ["DEFAULT", "Objective", "Tuned", "parse", "tune"]

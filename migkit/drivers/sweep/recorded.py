@@ -135,7 +135,8 @@ def recorded(trace: Readable) -> Recorded:
     return Recorded(
         name=trace.name, end=end, end_s=end_s, changed_s=changed_s,
         improved_s=np.inf if end == "completed" else improved_s,
-        best_remaining_bytes=passes.best_bytes, total_bytes=float(remaining.max(initial=0)), downtime_ms=_downtime_ms(trace), freshness_ns=_freshness_ns(trace, t),
+        best_remaining_bytes=passes.best_bytes, total_bytes=float(remaining.max(initial=0)),
+        downtime_ms=_downtime_ms(trace), freshness_ns=_freshness_ns(trace, t),
         limited=bool(trace.meta.migration.parameters.get("bandwidth")),
         largest_bandwidth_bps=float(np.nanmax(flow, initial=0.0)), iterations=passes.count,
         t_s=t, remaining_bytes=remaining, sent_bytes=sent, bandwidth_bps=np.fmin(flow, reported),

@@ -12,7 +12,7 @@ from typing import Any, Final, Literal
 import numpy as np
 import numpy.typing as npt
 
-from migkit.drivers.recorded import Recorded
+from migkit.drivers.sweep.recorded import Recorded
 from migkit.policies import base
 from migkit.units import NS_PER_S
 
@@ -53,11 +53,11 @@ OUTCOMES: Final = (
              "pass of the record began with, as a share of all data: 0 is the best moment of the record."),
     _outcome("implied_downtime_ms", "ms", "bounded", "At the most: what remains and all that the guest dirtied in this "
              "pass, at the bandwidth of the last second; the real downtime where nothing is done and it completes."),
-    _outcome("implied_downtime_low_ms", "ms", "bounded", "At the least: what remains, at the highest bandwidth the record "
-             "saw; 0 where a bandwidth limit holds, which stop-and-copy does not obey."),
+    _outcome("implied_downtime_low_ms", "ms", "bounded", "At the least: what remains, at the highest bandwidth of the "
+             "record; 0 where a bandwidth limit holds, which stop-and-copy does not obey."),
     _outcome("sent_before_action_bytes", "bytes", "observed", "Bytes sent until the action, or until the record ends."),
-    _outcome("wasted_bytes", "bytes", "observed", "Of those, what was sent after the record had stopped improving; only "
-             "where it never converged."),
+    _outcome("wasted_bytes", "bytes", "observed", "Of those, what was sent after the record had stopped improving; "
+             "only where it never converged."),
 )  # fmt: skip
 BY_NAME: Final = {outcome.name: outcome for outcome in OUTCOMES}
 
@@ -171,7 +171,7 @@ def _downtime_ms(
     sets = what == _WHAT_OF_ACTION[base.SET_MAX_DOWNTIME]
     high = np.where(sets, np.fmin(high, acted.argument), high)
     paused = sets | (what == _WHAT_OF_ACTION[base.SUSPEND])
-    alone = (what == _LEFT_ALONE["completed"])
+    alone = what == _LEFT_ALONE["completed"]
     real = np.nan if recorded.downtime_ms is None else recorded.downtime_ms
     return (np.where(paused, np.fmin(low, high), np.where(alone, real, np.nan)),
             np.where(paused, high, np.where(alone, real, np.nan)))  # fmt: skip

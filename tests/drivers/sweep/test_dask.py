@@ -10,7 +10,7 @@ import pytest
 import migkit as mk
 
 distributed = pytest.importorskip("dask.distributed", reason="needs: pip install 'migkit[dask]'")
-TRACES = Path(__file__).parents[2] / "data" / "traces"
+TRACES = Path(__file__).parents[3] / "data" / "traces"
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -19,7 +19,9 @@ def test_a_dask_cluster_gives_the_identical_table():
     policy = mk.policy("kubevirt-1.9-stall")
     here = mk.sweep(TRACES, policy, skip_bad=True, **lists)
     with (
-        distributed.LocalCluster(n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None) as cluster,
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None
+        ) as cluster,
         distributed.Client(cluster) as client,
     ):
         there = mk.sweep(TRACES, policy, skip_bad=True, executor=client.get_executor(pure=False), **lists)

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 import migkit as mk
-from migkit.drivers.settings import as_arrays, expand, for_trace
+from migkit.drivers.sweep.settings import as_arrays, expand, for_trace
 from migkit.errors import UsageError
 
 POLICY = mk.kubevirt("1.8", allow_post_copy=True)
@@ -66,7 +66,9 @@ def test_a_setting_outside_admission_is_refused():
 
 
 def test_arrays_for_a_guest_are_what_each_policy_computes():
-    found = expand(mk.policy("kubevirt-1.9-stall"), {"ewma_alpha": ["0.4", "0.7"], "completion_timeout_per_gib": [1, 2**62]})
+    found = expand(
+        mk.policy("kubevirt-1.9-stall"), {"ewma_alpha": ["0.4", "0.7"], "completion_timeout_per_gib": [1, 2**62]}
+    )
     arrays = for_trace(as_arrays(found.policies), data_size_gb=7, has_vfio=True)
     for place, policy in enumerate(found.policies):
         assert tuple(column[place] for column in arrays) == tuple(policy.computed(data_size_gb=7, has_vfio=True))

@@ -10,12 +10,12 @@ import pandas as pd
 import pytest
 
 import migkit as mk
-from migkit.drivers import sweep as module
-from migkit.drivers.outcomes import BY_NAME, OUTCOMES
+from migkit.drivers.sweep import run as module
+from migkit.drivers.sweep.outcomes import BY_NAME, OUTCOMES
 from migkit.errors import MigkitError, UsageError
 from tests.made import migration
 
-TRACES = Path(__file__).parents[2] / "data" / "traces"
+TRACES = Path(__file__).parents[3] / "data" / "traces"
 STALL = mk.policy("kubevirt-1.9-stall")
 FLAT = [500, *[100] * 30]
 
@@ -110,7 +110,9 @@ def test_what_the_operator_cut_short_judges_nothing():
 
 def test_the_implied_downtime_lies_between_its_bounds():
     flat = migration(FLAT, name="flat", outcome="cancelled", action="abort", bandwidth_mibps=20)
-    table = mk.sweep([flat], mk.kubevirt("1.8", allow_workload_disruption=True), completion_timeout_per_gib=[20, 60]).table
+    table = mk.sweep(
+        [flat], mk.kubevirt("1.8", allow_workload_disruption=True), completion_timeout_per_gib=[20, 60]
+    ).table
     assert (table["what"] == "paused").all()
     assert (table["implied_downtime_low_ms"] <= table["implied_downtime_ms"]).all()
     # 100 MiB begin each pass, as many are dirtied in it, and 20 MiB/s are sent.
@@ -127,7 +129,7 @@ def test_a_stall_policy_refuses_a_trace_without_iteration_events(tmp_path):
     made = migration(FLAT, name="fine", outcome="cancelled", action="abort")
     rows = made.samples[made.samples["source"] != "iteration"].reset_index(drop=True)
     coarse = mk.Trace(rows, made.meta, "coarse").replace_meta(cadence=mk.meta.Cadence(interval_ms=100))
-    with pytest.raises(MigkitError, match="coarse: cannot tell what kubevirt-1.9-stall does"):
+    with pytest.raises(MigkitError, match=r"coarse: cannot tell what kubevirt-1\.9-stall does"):
         mk.sweep([coarse], STALL, stall_margin=[4])
     kept = mk.sweep([coarse, made], STALL, stall_margin=[4], skip_bad=True)
     assert kept.left_out["place"].tolist() == ["coarse"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from migkit.drivers.recorded import recorded
-from migkit.drivers.rows import Rows
+from migkit.drivers.sweep.recorded import recorded
+from migkit.drivers.sweep.rows import Rows
 from migkit.units import MIB
 from tests.made import migration
 

@@ -1,4 +1,4 @@
-"""The settings of a sweep: from lists, a random draw or a table to policies, and to arrays that a rule computes with."""
+"""The settings of a sweep: from lists, a random draw or a table to policies, and to arrays for the rules."""
 
 from __future__ import annotations
 
