@@ -10,16 +10,23 @@ import numpy as np
 
 from migkit.errors import MigkitError
 from migkit.policies import events, integers, polling, stall
-from migkit.policies.base import STATE_FIELDS
+from migkit.policies.base import SLOT_FIELDS, STATE_FIELDS
 
 Advance = Callable[..., tuple[int, int, int, int]]
 
 STATE_DTYPE = np.dtype([(name, "f8" if name == "ewma_bps" else "i8") for name in STATE_FIELDS])
 
+SLOT_DTYPE = np.dtype([(name, "i8") for name in SLOT_FIELDS])
+
 
 def new_state() -> Any:
     """A state for the compiled form, all zero."""
     return np.zeros(1, dtype=STATE_DTYPE).view(np.recarray)[0]
+
+
+def new_slots(count: int) -> Any:
+    """Slots for the compiled form."""
+    return np.zeros(count, dtype=SLOT_DTYPE).view(np.recarray)
 
 
 @functools.cache
