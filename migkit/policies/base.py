@@ -190,6 +190,11 @@ def reset(state: Any, options: Options) -> None:
     for name in STATE_FIELDS:
         setattr(state, name, 0)
     state.ewma_bps = 0.0
+    begin(state, options)
+
+
+def begin(state: Any, options: Options) -> None:
+    """What a state of zeros lacks for that."""
     state.acceptable_s = options.acceptable_s
     state.switch_deadline_s = options.acceptable_s
     state.last_tuned_ns = NEVER
