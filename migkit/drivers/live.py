@@ -111,8 +111,7 @@ class Session:
         return row
 
     def _grow(self, row: Row, domain: int, event: bool) -> None:
-        for lists in self.monitor.lists:
-            lists.append(0)
+        self.monitor.slots.append(base.Slot())
         values: list[Any] = [row["mono_ns"] - self.start_ns, event, "job_type" in row, row.get("job_type", 0)]
         for name in ("data_remaining_bytes", "time_elapsed_ms", "memory_iteration", "memory_bps"):
             value = row.get(name)

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from migkit.drivers.columns import columns
 from migkit.drivers.evidence import INTERNAL_COLUMNS, evidence, internals
 from migkit.drivers.monitor import ACTIONS, Monitor
-from migkit.drivers.record import Record
+from migkit.drivers.record import CODES, SAME_NS, Record
 from migkit.drivers.schedule import PHASES, POLL_NS, Schedule, schedules
 from migkit.errors import MigkitError, UsageError, unknown
 from migkit.policies import base
@@ -25,9 +26,6 @@ from migkit.units import NS_PER_MS, NS_PER_S
 DECISION_COLUMNS = (
     "t_s", "earliest_s", "latest_s", "phases", "action", "argument", "succeeded", "reason", "basis", "evidence",
 )  # fmt: skip
-
-# A recorded action is the same as a replayed one when they are no further apart than a wake and a recorder's delay.
-_SAME_NS = 1 * NS_PER_S
 
 Decision = tuple[int, str, int | None, bool, str, str]
 
@@ -105,8 +103,8 @@ def replay(
     size = trace_data_size(trace, policy) if data_size_gb is None else checked_size(data_size_gb)
     vfio = bool(trace.meta.domain.has_vfio) if has_vfio is None else has_vfio
     options = policy.computed(data_size_gb=size, has_vfio=vfio)
-    plans = schedules(trace, events=policy.hears_iterations)
-    record = Record(trace)
+    record = Record(columns(trace))
+    plans = schedules(record.columns, events=policy.hears_iterations)
     lives = [
         _Life(record, policy, options, plan, failures or {}, compiled_form, watched=index == 0)
         for index, plan in enumerate(plans)
@@ -165,7 +163,7 @@ class _Life:
         self, record: Record, policy: Policy, options: Options, plan: Schedule, failures: Mapping[str, Sequence[int]],
         compiled_form: bool, *, watched: bool,
     ) -> None:  # fmt: skip
-        self.plan, self.failures, self.done = plan, failures, record.actions
+        self.plan, self.failures, self.failed = plan, failures, record.failures(plan)
         self.wakes = record.wakes(plan)
         self.counts: dict[str, int] = {}
         self.evidence: list[str] = []
@@ -190,9 +188,7 @@ class _Life:
             return False
         if row < 0:
             return True
-        t_ns = int(self.plan.t_ns[row])
-        same = [ok for at, what, _, ok in self.done if what == ACTIONS.get(name) and abs(at - t_ns) <= _SAME_NS]
-        return same[0] if same else True
+        return not self.failed[row] >> CODES[ACTIONS[name]] & 1
 
     def job_type(self, row: int) -> int | None:
         """What GetJobInfo tells at this wake."""
@@ -229,7 +225,7 @@ class _Life:
 def _divergence_ns(record: Record, life: _Life) -> int | None:
     """The first thing that was done here and not there, or there and not here: one action answers to one. Calls that
     fail change nothing; neither does setting the downtime limit that holds anyway."""
-    limit_ms = record.trace.meta.migration.downtime_limit_ms or base.QEMU_DEFAULT_DOWNTIME_MS
+    limit_ms = record.columns.meta.migration.downtime_limit_ms or base.QEMU_DEFAULT_DOWNTIME_MS
     real = _effective([(t, what, argument) for t, what, argument, ok in record.actions if ok], limit_ms)
     ours = _effective([(t, what, argument) for t, what, argument, ok, *_ in life.decisions() if ok], limit_ms)
     alone = []
@@ -259,7 +255,7 @@ def _effective(done: Sequence[Deed], limit_ms: int) -> list[Deed]:
 
 def _same(a: Deed, b: Deed) -> bool:
     same_argument = a[2] == b[2] or a[2] is None or b[2] is None
-    return a[1] == b[1] and same_argument and abs(a[0] - b[0]) <= _SAME_NS
+    return a[1] == b[1] and same_argument and abs(a[0] - b[0]) <= SAME_NS
 
 
 def _freshness_ns(trace: Trace) -> int:

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from migkit.meta import TraceMeta
 from migkit.trace import Trace
 from migkit.units import MIB, NS_PER_S
 
@@ -298,18 +299,31 @@ def downtime_limits(trace: Trace) -> pd.DataFrame:
     """QEMU's downtime limit over time, as far as it is known: t_s, limit_ms, a row each time it changed.
 
     From the recorder's looks at it, else from the limit at the start and the actions that set it."""
-    first = trace.meta.migration.downtime_limit_ms
-    known = [(0.0, first)] if first is not None else []
-    noted = trace.meta.notes.get("downtime_limits_ms") or []
-    if noted:
-        known += [((int(at) - trace.t0_ns) / NS_PER_S, int(limit)) for at, limit in noted]
-    else:
-        rows = trace.samples
-        done = (rows["action"] == "set_max_downtime") & rows["succeeded"].fillna(True) & rows["argument"].notna()
-        places = np.flatnonzero(done.fillna(False).to_numpy(dtype=bool))
-        known += [(float(trace.t_s[i]), int(rows["argument"].iloc[i])) for i in places]
-    changed = [pair for i, pair in enumerate(known) if i == 0 or pair[1] != known[i - 1][1]]
+    rows = trace.samples[trace.samples["action"] == "set_max_downtime"]
+    done = zip(rows["mono_ns"], rows["argument"], rows["succeeded"].fillna(True), strict=True)
+    actions = [
+        (int(at) - trace.t0_ns, "set_max_downtime", None if pd.isna(argument) else int(argument), bool(succeeded))
+        for at, argument, succeeded in done
+    ]
+    changed = [(t_ns / NS_PER_S, limit) for t_ns, limit in limit_changes(trace.meta, trace.t0_ns, actions)]
     return pd.DataFrame(changed, columns=["t_s", "limit_ms"])
+
+
+def limit_changes(
+    meta: TraceMeta, t0_ns: int, actions: Iterable[tuple[int, str, int | None, bool]]
+) -> list[tuple[int, int]]:
+    """QEMU's downtime limit as (ns since the job began, ms), an item each time it changed; `actions` as (ns since the
+    job began, action, argument, succeeded)."""
+    first = meta.migration.downtime_limit_ms
+    known = [(0, first)] if first is not None else []
+    noted = meta.notes.get("downtime_limits_ms") or []
+    if noted:
+        known += [(int(at) - t0_ns, int(limit)) for at, limit in noted]
+    else:
+        known += [
+            (t, limit) for t, what, limit, ok in actions if what == "set_max_downtime" and ok and limit is not None
+        ]
+    return [pair for i, pair in enumerate(known) if i == 0 or pair[1] != known[i - 1][1]]
 
 
 def marks(trace: Trace) -> pd.DataFrame:
