@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -11,11 +12,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from migkit import parquet
-from migkit.errors import MigkitError
+from migkit.drivers.columns import READ, Columns, table_columns
 from migkit.meta import TraceMeta
 from migkit.schema import JOB_UNBOUNDED
 from migkit.trace import Trace
-from migkit.units import NS_PER_MS, NS_PER_S
+from migkit.units import NS_PER_S
+
+# What a sweep reads of a file: the monitor's columns, and those that outcomes are told from.
+READS: Final = (
+    *READ, "data_processed_bytes", "disk_total_bytes", "memory_normal_pages", "memory_constant_pages",
+    "compression_pages", "memory_page_size_bytes",
+)  # fmt: skip
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -36,32 +43,27 @@ class Rows:
         return cls(trace.name, table, trace.meta)
 
     def trace(self) -> Trace:
-        """The trace itself."""
-        return Trace.from_table(self.table, self.meta, self.name)
+        """The trace itself; null in columns that were not read."""
+        nulls = [pa.nulls(self.table.num_rows, field.type) for field in parquet.SCHEMA]
+        known = {name: self.table.column(name) for name in self.table.column_names}
+        columns = [known.get(field.name, empty) for field, empty in zip(parquet.SCHEMA, nulls, strict=True)]
+        return Trace.from_table(pa.Table.from_arrays(columns, schema=parquet.SCHEMA), self.meta, self.name)
 
     @functools.cached_property
-    def mono_ns(self) -> npt.NDArray[np.int64]:
-        """Shape (rows,)."""
-        return self.table.column("mono_ns").to_numpy()
+    def columns(self) -> Columns:
+        """What a monitor's schedule and record are made of."""
+        return table_columns(self.table, self.meta, self.name)
 
     @functools.cached_property
     def active(self) -> Bools:
         """Whether a row carries statistics of the running job, shape (rows,)."""
-        return np.asarray(self.column("job_type") == JOB_UNBOUNDED)
-
-    @functools.cached_property
-    def t0_ns(self) -> int:
-        """Monotonic ns at which the job began; see `Trace.t0_ns`."""
-        rows = np.flatnonzero(self.active)
-        if not len(rows):
-            raise MigkitError(f"{self.name or 'trace'}: holds no sample of a running migration")
-        elapsed_ms = self.table.column("time_elapsed_ms")[int(rows[0])].as_py() or 0
-        return int(self.mono_ns[rows[0]]) - elapsed_ms * NS_PER_MS
+        types, known = self.columns.numbers["job_type"]
+        return known & (types == JOB_UNBOUNDED)
 
     @functools.cached_property
     def t_s(self) -> Floats:
         """Seconds since the job began, shape (rows,)."""
-        return (self.mono_ns - self.t0_ns) / NS_PER_S
+        return self.columns.t_ns / NS_PER_S
 
     def column(self, name: str) -> Floats:
         """A numeric column, NaN where it is null, shape (rows,)."""

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from migkit.dataset import Dataset, open_dataset
+from migkit.drivers.first import Method
 from migkit.drivers.replay import checked_size
 from migkit.drivers.sweep.outcomes import BASES, OUTCOMES, WHAT
 from migkit.drivers.sweep.recorded import ENDS
@@ -90,7 +91,7 @@ def sweep(
     skip_bad: bool = False,
     large: bool = False,
     executor: Executor | None = None,
-    method: str = "shortcut",
+    method: Method = "shortcut",
     progress: bool = False,
     **lists: Iterable[Any],
 ) -> Sweep:

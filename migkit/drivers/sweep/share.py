@@ -14,10 +14,10 @@ from migkit.drivers.first import Prepared, firsts, prepare
 from migkit.drivers.replay import trace_data_size
 from migkit.drivers.sweep.outcomes import Acted, outcomes
 from migkit.drivers.sweep.recorded import Recorded, recorded
-from migkit.drivers.sweep.rows import Rows
+from migkit.drivers.sweep.rows import READS, Rows
 from migkit.drivers.sweep.settings import as_arrays, for_trace
 from migkit.errors import MigkitError
-from migkit.fidelity import answers
+from migkit.fidelity import MONITOR_MS, answers
 from migkit.meta import TraceMeta
 from migkit.policies.base import Options
 from migkit.policies.versions import Policy
@@ -48,10 +48,13 @@ class Held:
 
     _traces: list[Trace]
 
-    def tables(self, *, bad: list[Bad] | None = None) -> Iterator[tuple[str, pa.Table, TraceMeta]]:
+    def tables(
+        self, columns: Sequence[str] | None = None, *, bad: list[Bad] | None = None
+    ) -> Iterator[tuple[str, pa.Table, TraceMeta]]:
         """Name, rows and metadata of each."""
         for trace in self._traces:
-            yield trace.name, Rows.of(trace).table, trace.meta
+            table = Rows.of(trace).table
+            yield trace.name, table if columns is None else table.select(columns), trace.meta
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +66,7 @@ class Job:
     has_vfio: bool | None
     inexact: bool
     skip_bad: bool
-    method: str
+    method: Method
 
     def how(self) -> dict[str, Any]:
         """Everything but the policies."""
@@ -89,7 +92,7 @@ def sweep_share(job: Job, partition: Partition | Held) -> Share:
     found = Share(done=[], left_out=[])
     groups = _groups(job.policies)
     bad: list[Bad] | None = [] if job.skip_bad else None
-    for name, table, meta in partition.tables(bad=bad):
+    for name, table, meta in partition.tables(READS, bad=bad):
         trace = Rows(name, table, meta)
         try:
             found.done.append(_trace(job, groups, trace))
@@ -136,11 +139,27 @@ def _trace(job: Job, groups: Sequence[_Group], trace: Rows) -> Done:
 
 def _level(trace: Rows, policy: Policy, *, inexact: bool) -> str:
     """What the trace can say of a policy; raises MigkitError for what it cannot, or not exactly unless `inexact`."""
+    if _plainly_exact(trace, policy):
+        return "exact"
     answer = answers(trace.trace(), policy)
     if answer.level == "no" or (answer.level == "approximate" and not inexact):
         hint = "" if answer.level == "no" else "; inexact=True (--inexact) takes it along, labelled"
         raise MigkitError(f"{trace.name}: cannot tell what {policy.name} does: {answer.why}{hint}")
     return answer.level
+
+
+def _plainly_exact(trace: Rows, policy: Policy) -> bool:
+    """Whether it was taken at the monitor's own pace with all that the rule reads: what `answers` calls exact, told
+    without pandas."""
+    cadence, columns = trace.meta.cadence, trace.columns
+    if cadence.interval_ms is None or cadence.interval_ms > MONITOR_MS or cadence.resolution_bytes:
+        return False
+    reads = ["time_elapsed_ms", "data_remaining_bytes"]
+    if policy.hears_iterations:
+        if not columns.came_from("iteration").any():
+            return False
+        reads += ["memory_bps", "memory_iteration"]
+    return all(columns.numbers[name][1][trace.active].any() for name in reads)
 
 
 def _acted(job: Job, groups: Sequence[_Group], trace: Rows, size: int, vfio: bool) -> Acted:
@@ -149,19 +168,19 @@ def _acted(job: Job, groups: Sequence[_Group], trace: Rows, size: int, vfio: boo
     found["event"] = np.zeros(len(job.policies), dtype=bool)
     for group in groups:
         options = for_trace(group.options, data_size_gb=size, has_vfio=vfio)
-        own = first_actions(prepare(trace, events=group.events), group.policy, options, method=job.method)
+        own = first_actions(prepare(trace.columns, events=group.events), group.policy, options, method=job.method)
         for name, values in found.items():
             values[group.places] = getattr(own, name)
     return Acted(**found)
 
 
-def first_actions(prepared: Prepared, policy: Policy, options: Options, *, method: str = "shortcut") -> Acted:
+def first_actions(prepared: Prepared, policy: Policy, options: Options, *, method: Method = "shortcut") -> Acted:
     """The first decisive actions on a prepared trace, in the time since its job began."""
     first = firsts(prepared, policy.family.rules, options, method=method)
     wakes, at = prepared.wakes, np.maximum(first.wake, 0)
     return Acted(
         t_ns=np.where(first.wake >= 0, wakes.t_ns[at], -1), action=first.action, argument=first.argument,
-        reason=first.reason, age_ns=prepared.age_ns[at], event=np.asarray(wakes.event)[at],
+        reason=first.reason, age_ns=prepared.plan.age_ns[at], event=np.asarray(wakes.event)[at],
         changed_ns=np.where(first.changed_wake >= 0, wakes.t_ns[np.maximum(first.changed_wake, 0)], -1),
     )  # fmt: skip
 
