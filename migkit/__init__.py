@@ -18,6 +18,8 @@ from migkit.errors import MigkitError, UsageError
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Answer": "migkit.fidelity",
+    "answers": "migkit.fidelity",
     "Trace": "migkit.trace",
     "load": "migkit.trace",
     "open_dataset": "migkit.dataset",
@@ -30,18 +32,23 @@ _HOMES = {
     "live": "migkit.drivers.live",
     "record": "migkit.capture.recorder",
     "recover": "migkit.capture.journal",
+    "import_logs": "migkit.capture.logs.formats",
+    "read_log": "migkit.capture.logs.formats",
     "sample": "migkit.samples",
     "sample_names": "migkit.samples",
 }
 _MODULES = ("plot", "report", "schema", "stats", "units")
 
 __all__ = [
+    "Answer",
     "MigkitError",
     "Replay",
     "Trace",
     "UsageError",
     "__version__",
+    "answers",
     "compare",
+    "import_logs",
     "kubevirt",
     "live",
     "load",
@@ -49,6 +56,7 @@ __all__ = [
     "plot",
     "policy",
     "read_configuration",
+    "read_log",
     "record",
     "recover",
     "replay",
@@ -63,11 +71,13 @@ __all__ = [
 if TYPE_CHECKING:
     from migkit import plot, report, schema, stats, units
     from migkit.capture.journal import recover
+    from migkit.capture.logs.formats import import_logs, read_log
     from migkit.capture.recorder import record
     from migkit.comparison import compare
     from migkit.dataset import open_dataset
     from migkit.drivers.live import live
     from migkit.drivers.replay import Replay, replay
+    from migkit.fidelity import Answer, answers
     from migkit.manifest import read_configuration
     from migkit.policies import kubevirt, policy
     from migkit.samples import sample, sample_names

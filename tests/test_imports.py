@@ -16,7 +16,7 @@ LAYERS = (
     ("schema", "meta"),
     ("parquet", "trace", "dataset", "samples"),
     ("policies",),
-    ("capture", "stats"),
+    ("capture", "stats", "fidelity"),
     ("drivers",),
     ("lab", "plot", "card", "comparison", "manifest"),
     ("report",),

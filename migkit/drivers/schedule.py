@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from migkit.errors import MigkitError
+from migkit.fidelity import hears_iterations
 from migkit.trace import Trace
 from migkit.units import NS_PER_MS
 
@@ -86,7 +87,8 @@ class _Reading:
         rows = trace.samples
         asked = (rows["source"].isin(["poll", "iteration"]) & rows["latency_us"].notna()).to_numpy(dtype=bool)
         answered = (rows["job_type"].notna() & rows["error_code"].isna()).to_numpy(dtype=bool)
-        self.rows = np.flatnonzero(asked | (answered & (rows["source"] == "poll").to_numpy(dtype=bool)))
+        told = rows["source"].isin(["poll", "iteration"]).to_numpy(dtype=bool)
+        self.rows = np.flatnonzero(asked | (answered & told))
         self.times_ns = rows["mono_ns"].to_numpy(dtype=np.int64)[self.rows] - trace.t0_ns
         self.answered = answered[self.rows]
         self.gaps_ns = [(a - trace.t0_ns, b - trace.t0_ns) for a, b in trace.meta.cadence.gaps]
@@ -94,7 +96,13 @@ class _Reading:
         if not len(self.rows):
             raise MigkitError(f"{trace.name or 'trace'}: holds no sample to read")
         self.end_ns = min(int(self.times_ns[-1]), _completed_ns(trace))
-        self.events_ns = _event_times_ns(trace, self.end_ns)
+        self.events_ns = _event_times_ns(trace, self.end_ns) if hears_iterations(trace) else self._counted_ns(trace)
+
+    def _counted_ns(self, trace: Trace) -> list[int]:
+        """Where nobody listened for events: when a sample first showed a higher iteration."""
+        counts = trace.column("memory_iteration")[self.rows]
+        rising = np.flatnonzero(counts[1:] > np.fmax.accumulate(counts)[:-1]) + 1
+        return [int(t) for t in self.times_ns[rising] if 0 <= t <= self.end_ns]
 
     def at(self, t_ns: int) -> int:
         """The row of the newest answer at `t_ns`, -1 for none."""
