@@ -26,7 +26,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "files",
         nargs="+",
         metavar="FILE",
-        help="a log, a folder of logs, .gz or .xz of one, a tar archive, or - (stdin)",
+        help="a log, a folder of logs, .gz, .xz or tar of them, or - (stdin)",
     )
     parser.add_argument("-o", "--output", required=True, metavar="DIR", help="folder to write the traces into")
     parser.add_argument("--format", metavar="NAME", help="what the files are (default: told from what they hold)")

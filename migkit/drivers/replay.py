@@ -58,7 +58,7 @@ class Replay:
     deadline_s: int
     data_size_gb: int
     wakes_recorded: bool
-    fidelity: Answer = Answer(level="exact")
+    fidelity: Answer
 
     def to_json(self) -> str:
         """Everything but the internals, as one JSON object."""
@@ -101,8 +101,8 @@ def replay(
     `data_size_gb` and `has_vfio`, where the trace does not know them or other ones are meant; `compiled_form` runs the
     rules compiled by numba; `anyway` replays a policy that the trace cannot answer (`migkit.fidelity`), iterations
     read off the counter where there are no events. A call succeeds unless `failures` or the trace's own record of it
-    says otherwise. Raises MigkitError when the trace holds no running migration, cannot answer for the policy, or nobody
-    knows the data size.
+    says otherwise. Raises MigkitError when the trace holds no running migration or cannot answer for the policy, or
+    nobody knows the data size.
 
     >>> import migkit as mk
     >>> trace = mk.load("data/traces/noconverge_abort.parquet")

@@ -91,8 +91,8 @@ def _unpacked(place: str, stream: IO[bytes], skipped: Counter[str], depth: int) 
 
 _TOOLS: dict[bytes, Callable[[IO[bytes]], IO[bytes]]] = {
     b"\x1f\x8b": lambda stream: cast(IO[bytes], gzip.GzipFile(fileobj=stream)),
-    b"\xfd7zXZ\x00": lambda stream: lzma.LZMAFile(stream),
-    b"BZh": lambda stream: bz2.BZ2File(stream),
+    b"\xfd7zXZ\x00": lzma.LZMAFile,
+    b"BZh": bz2.BZ2File,
 }
 
 
