@@ -62,10 +62,10 @@ def _no(why: str) -> Answer:
 
 def _deadline(trace: Trace) -> list[Answer]:
     """A deadline counts from the job's start; libvirt's clock tells when that was."""
-    if _known(trace, "time_elapsed_ms") or not trace.meta.cadence.start_uncertain_ms:
+    uncertain_ms = trace.meta.cadence.start_uncertain_ms
+    if not uncertain_ms:
         return []
-    late = format_ms(trace.meta.cadence.start_uncertain_ms)
-    return [Answer(level="approximate", why=f"the migration began up to {late} before its first sample")]
+    return [Answer(level="approximate", why=f"when the migration began is known to {format_ms(uncertain_ms)} only")]
 
 
 def _stall(trace: Trace) -> list[Answer]:

@@ -68,7 +68,7 @@ class Migration:
 class Cadence:
     """How it was recorded. `gaps` are (from, to) monotonic ns during which nobody could look. What a source rounded
     before anybody could record it: `resolution_bytes` of amounts and `resolution_bps` of rates, both rounded down;
-    `start_uncertain_ms`, how long before its first sample the job may have begun, where nobody told."""
+    `start_uncertain_ms`, by how much the moment when the job began may be off."""
 
     recorder: str = ""
     interval_ms: float | None = None

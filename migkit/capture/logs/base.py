@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -10,6 +12,7 @@ from typing import Any, NamedTuple, Protocol
 from migkit.capture.logs.manifests import Manifests
 from migkit.meta import TraceMeta
 from migkit.schema import BY_NAME
+from migkit.units import NS_PER_S
 
 Row = dict[str, Any]
 
@@ -51,6 +54,8 @@ class Imported:
     said: tuple[str, ...] = ()
 
 
+# Longer than any migration: numbers beyond it are damaged.
+LONGEST_MS = 13 * 24 * 3600 * 1000
 _RANGES = {"int64": (-(2**63), 2**63 - 1), "uint64": (0, 2**64 - 1), "int32": (-(2**31), 2**31 - 1)}
 
 
@@ -69,6 +74,22 @@ def _fits(name: str, value: Any) -> bool:
         low, high = _RANGES[dtype]
         return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
     return isinstance(value, bool if dtype == "bool" else str)
+
+
+def trace_name(guest: str, start_wall_ns: int | None, otherwise: str = "") -> str:
+    """A trace's name: its guest and when it began; where no time is known, `otherwise`.
+
+    >>> trace_name("prod/web1", 1_700_000_000_000_000_000)
+    'prod-web1-20231114T221320Z'
+    """
+    parts = [guest]
+    if start_wall_ns is not None and 0 <= start_wall_ns < 2**62:
+        moment = datetime.datetime.fromtimestamp(start_wall_ns // NS_PER_S, datetime.UTC)
+        parts.append(moment.strftime("%Y%m%dT%H%M%SZ"))
+    else:
+        parts.append(otherwise)
+    joined = "-".join(part for part in parts if part) or "migration"
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", joined)[:150].strip(".-") or "migration"
 
 
 class Format(Protocol):

@@ -78,7 +78,7 @@ def _oldest_first(path: Path) -> tuple[str, bool, int, str]:
 
 
 def _unpacked(place: str, stream: IO[bytes], skipped: Counter[str], depth: int) -> Iterator[Source]:
-    rewound = io.BufferedReader(_Rewound(stream), BLOCK_BYTES)
+    rewound = io.BufferedReader(_Rewound(stream), BLOCK_BYTES)  # type: ignore[type-var]
     head = rewound.peek(512)
     unpack = next((tool for magic, tool in _TOOLS.items() if head.startswith(magic)), None)
     if head[257:262] == b"ustar" and depth < _DEEPEST:
@@ -115,13 +115,11 @@ class _Rewound(io.RawIOBase):
         self._fill()
 
     def _fill(self) -> None:
-        pieces = []
         try:
-            while sum(map(len, pieces)) < 512 and (piece := self._stream.read(512)):
-                pieces.append(piece)
+            while len(self._head) < 512 and (piece := self._stream.read(512)):
+                self._head += piece
         except _DAMAGED:
-            pass
-        self._head = b"".join(pieces)
+            return
 
     def readable(self) -> bool:
         return True

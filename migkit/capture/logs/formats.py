@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from migkit.capture.logs import files, jsonl
+from migkit.capture.logs import files, jsonl, kubevirt, prometheus
 from migkit.capture.logs.base import Context, Format, Imported, Line
 from migkit.capture.logs.manifests import Manifests
 from migkit.errors import MigkitError, unknown
@@ -18,6 +18,8 @@ from migkit.trace import Trace
 # Looked at in this order: the first that knows a file's beginning reads it.
 FORMATS: Mapping[str, Format] = {
     "jsonl": jsonl,
+    "prometheus": prometheus,
+    "kubevirt": kubevirt,
 }
 
 Place = str | os.PathLike[str]
