@@ -19,6 +19,8 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Dataset": "migkit.dataset",
+    "Answer": "migkit.fidelity",
+    "answers": "migkit.fidelity",
     "Trace": "migkit.trace",
     "load": "migkit.trace",
     "open_dataset": "migkit.dataset",
@@ -33,6 +35,8 @@ _HOMES = {
     "recover": "migkit.capture.journal",
     "Sweep": "migkit.drivers.sweep",
     "Tuned": "migkit.tuning",
+    "import_logs": "migkit.capture.logs.formats",
+    "read_log": "migkit.capture.logs.formats",
     "sample": "migkit.samples",
     "sample_names": "migkit.samples",
     "sweep": "migkit.drivers.sweep",
@@ -42,12 +46,15 @@ _MODULES = ("plot", "report", "schema", "stats", "units")
 
 __all__ = [
     "Dataset",
+    "Answer",
     "MigkitError",
     "Replay",
     "Trace",
     "UsageError",
     "__version__",
+    "answers",
     "compare",
+    "import_logs",
     "kubevirt",
     "live",
     "load",
@@ -55,6 +62,7 @@ __all__ = [
     "plot",
     "policy",
     "read_configuration",
+    "read_log",
     "record",
     "recover",
     "replay",
@@ -69,11 +77,13 @@ __all__ = [
 if TYPE_CHECKING:
     from migkit import plot, report, schema, stats, units
     from migkit.capture.journal import recover
+    from migkit.capture.logs.formats import import_logs, read_log
     from migkit.capture.recorder import record
     from migkit.comparison import compare
     from migkit.dataset import Dataset, open_dataset
     from migkit.drivers.live import live
     from migkit.drivers.replay import Replay, replay
+    from migkit.fidelity import Answer, answers
     from migkit.manifest import read_configuration
     from migkit.policies import kubevirt, policy
     from migkit.samples import sample, sample_names

@@ -68,10 +68,15 @@ class Migration:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cadence:
-    """How it was recorded. `gaps` are (from, to) monotonic ns during which nobody could look."""
+    """How it was recorded. `gaps` are (from, to) monotonic ns during which nobody could look. What a source rounded
+    before anybody could record it: `resolution_bytes` of amounts and `resolution_bps` of rates, both rounded down;
+    `start_uncertain_ms`, by how much the moment when the job began may be off."""
 
     recorder: str = ""
     interval_ms: float | None = None
+    resolution_bytes: int | None = None
+    resolution_bps: int | None = None
+    start_uncertain_ms: float | None = None
     iteration_events: bool | None = None
     read_only: bool | None = None
     via: str = ""

@@ -17,7 +17,7 @@ LAYERS = (
     ("remote",),
     ("parquet", "trace", "dataset", "samples"),
     ("policies",),
-    ("capture", "stats"),
+    ("capture", "stats", "fidelity"),
     ("drivers",),
     ("lab", "plot", "card", "comparison", "manifest"),
     ("report",),

@@ -12,7 +12,9 @@ from collections.abc import Sequence
 from migkit import __version__
 from migkit.errors import MigkitError, UsageError
 
-_VERBS = ("record", "recover", "info", "plot", "replay", "compare", "report", "pack", "lab")
+_VERBS = (
+    "record", "recover", "importing", "info", "plot", "replay", "compare", "report", "sweep", "tune", "pack", "lab",
+)  # fmt: skip
 
 
 def main(argv: Sequence[str] | None = None) -> int:

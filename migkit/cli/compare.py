@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from migkit.cli.policies import chosen_policies, origins_told
-from migkit.cli.replay import add_policy_options
+from migkit.cli.replay import DOUBT, add_policy_options
 from migkit.cli.table import render
 from migkit.errors import UsageError
 from migkit.units import format_s
+
+if TYPE_CHECKING:
+    from migkit.drivers.replay import Replay
 
 
 def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -34,7 +40,8 @@ def run(arguments: argparse.Namespace) -> int:
     from migkit.drivers.replay import parse_failures
 
     traces = open_dataset(*arguments.traces)
-    found = compare(traces, policies, failures=parse_failures(arguments.fail), data_size_gb=arguments.data_size_gb)
+    found = compare(traces, policies, failures=parse_failures(arguments.fail), data_size_gb=arguments.data_size_gb,
+                    anyway=arguments.anyway)  # fmt: skip
     if arguments.json:
         for row in json.loads(found.table.to_json(orient="records", double_precision=3)):
             print(json.dumps(row))
@@ -59,9 +66,20 @@ def run(arguments: argparse.Namespace) -> int:
     }  # fmt: skip
     print(render(shown, columns))
     print("\n" + render(found.summary, {name: name for name in found.summary.columns}))
+    print(_doubts(found.runs), end="")
     if arguments.output:
         _draw(found.runs, Path(arguments.output), force=arguments.force)
     return 0
+
+
+def _doubts(runs: Mapping[str, Sequence[Replay]]) -> str:
+    """A line a policy and reason for the traces that do not answer exactly; nothing where all do."""
+    lines = []
+    for label, series in runs.items():
+        reasons = Counter((run.fidelity.level, run.fidelity.why) for run in series if run.fidelity.level != "exact")
+        for (level, why), count in reasons.items():
+            lines.append(f"{label}: {count} of {len(series)} traces {DOUBT[level]}: {why}\n")
+    return "\n" + "".join(lines) if lines else ""
 
 
 def _draw(runs: object, folder: Path, *, force: bool) -> None:

@@ -162,7 +162,7 @@ def _convert(arguments: argparse.Namespace) -> int:
 def _converted(file: str, target: Path, *, folder: bool, arguments: argparse.Namespace) -> str:
     from migkit.capture.logs import jsonl
 
-    trace = jsonl.read(file)
+    trace = jsonl.read_file(file)
     path = trace.save(target / f"{trace.name}.parquet" if folder else target, force=arguments.force)
     end = trace.meta.end
     told = {"path": str(path), "outcome": end.outcome, "rows": len(trace.samples)}

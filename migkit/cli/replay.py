@@ -45,6 +45,9 @@ def add_policy_options(parser: argparse.ArgumentParser) -> None:
         "--fail", action="append", default=[], metavar="CALL=N[,N...]",
         help="let the N-th of a libvirt call's uses fail (all: every one), e.g. MigrateStartPostCopy=1",
     )  # fmt: skip
+    parser.add_argument(
+        "--anyway", action="store_true", help="go on where a trace cannot answer for a policy; decisions are modelled"
+    )
 
 
 def _size(text: str) -> int:
@@ -66,7 +69,8 @@ def run(arguments: argparse.Namespace) -> int:
         print(origins_told(arguments), end="")
     for index, trace in enumerate(open_dataset(*arguments.traces)):
         for label, policy in policies:
-            found = replay(trace, policy, failures=failures, data_size_gb=arguments.data_size_gb)
+            found = replay(trace, policy, failures=failures, data_size_gb=arguments.data_size_gb,
+                           anyway=arguments.anyway)  # fmt: skip
             if arguments.json:
                 print(json.dumps({"label": label, **json.loads(found.to_json())}))
             else:
@@ -82,7 +86,8 @@ def told(label: str, found: Replay) -> str:
     head = (
         f"{trace.name} ({trace.meta.provenance}, {trace.meta.end.outcome}) under {name}; completion deadline {deadline}"
     )
-    lines = [head, *(f"  {_line(row)}" for row in found.decisions.head(_SHOWN).itertuples())]
+    doubt = [] if found.fidelity.level == "exact" else [f"  {DOUBT[found.fidelity.level]}: {found.fidelity.why}"]
+    lines = [head, *doubt, *(f"  {_line(row)}" for row in found.decisions.head(_SHOWN).itertuples())]
     if found.decisions.empty:
         lines.append("  does nothing")
     if len(found.decisions) > _SHOWN:
@@ -93,6 +98,7 @@ def told(label: str, found: Replay) -> str:
 
 
 _SHOWN = 12
+DOUBT = {"approximate": "approximate", "no": "a model, not an answer"}
 
 
 def _line(row: object) -> str:

@@ -16,6 +16,7 @@ from migkit.drivers.monitor import ACTIONS, Monitor
 from migkit.drivers.record import CODES, SAME_NS, Record
 from migkit.drivers.schedule import PHASES, POLL_NS, Schedule, schedules
 from migkit.errors import MigkitError, UsageError, unknown
+from migkit.fidelity import Answer, Level, answers, interval_ms
 from migkit.policies import base
 from migkit.policies.base import Options, Wakes
 from migkit.policies.size import data_size_gb as size_of
@@ -42,6 +43,8 @@ class Replay:
         divergence_s: when the replay first leaves what was really done; None when it never does.
         result: how the monitor ended, or "running" when the recording ends first.
         deadline_s: the completion deadline, 0 for none; `data_size_gb`, the size behind it.
+        fidelity: whether the trace can answer for this policy: exactly, approximately (no decision is better than
+            bounded then), or, where the caller went on anyway, not at all (every decision is modelled).
     """
 
     trace: Trace
@@ -53,6 +56,7 @@ class Replay:
     deadline_s: int
     data_size_gb: int
     wakes_recorded: bool
+    fidelity: Answer
 
     def to_json(self) -> str:
         """Everything but the internals, as one JSON object."""
@@ -66,6 +70,8 @@ class Replay:
             "data_size_gb": self.data_size_gb,
             "deadline_s": self.deadline_s,
             "wakes": "recorded" if self.wakes_recorded else f"rebuilt at {PHASES} phases of {POLL_NS // NS_PER_MS} ms",
+            "fidelity": self.fidelity.level,
+            "fidelity_why": self.fidelity.why or None,
             "result": self.result,
             "divergence_s": None if self.divergence_s is None else round(self.divergence_s, 3),
             "decisions": rows,
@@ -85,13 +91,16 @@ def replay(
     data_size_gb: int | None = None,
     has_vfio: bool | None = None,
     compiled_form: bool = False,
+    anyway: bool = False,
 ) -> Replay:
     """Reruns a policy over a trace at 8 phases of the monitor's 400 ms (or at the wakes that the trace recorded).
 
     Parameters: `failures`, libvirt call name -> which of its calls fail, counted from 1, 0 for every one;
     `data_size_gb` and `has_vfio`, where the trace does not know them or other ones are meant; `compiled_form` runs the
-    rules compiled by numba. A call succeeds unless `failures` or the trace's own record of it says otherwise.
-    Raises MigkitError when the trace holds no running migration or nobody knows the data size.
+    rules compiled by numba; `anyway` replays a policy that the trace cannot answer (`migkit.fidelity`), iterations
+    read off the counter where there are no events. A call succeeds unless `failures` or the trace's own record of it
+    says otherwise. Raises MigkitError when the trace holds no running migration or cannot answer for the policy, or
+    nobody knows the data size.
 
     >>> import migkit as mk
     >>> trace = mk.load("data/traces/noconverge_abort.parquet")
@@ -100,6 +109,11 @@ def replay(
     [['abort', 'timeout']]
     """
     _check(trace, policy, failures or {})
+    fidelity = answers(trace, policy)
+    if fidelity.level == "no" and not anyway:
+        raise MigkitError(
+            f"{trace.name or 'trace'} cannot answer for {policy.name}: {fidelity.why} (anyway=True, --anyway: go on)"
+        )
     size = trace_data_size(trace, policy) if data_size_gb is None else checked_size(data_size_gb)
     vfio = bool(trace.meta.domain.has_vfio) if has_vfio is None else has_vfio
     options = policy.computed(data_size_gb=size, has_vfio=vfio)
@@ -113,13 +127,14 @@ def replay(
     return Replay(
         trace=trace,
         policy=policy,
-        decisions=_decisions(lives, divergence_ns, _freshness_ns(trace)),
+        decisions=_decisions(lives, divergence_ns, _freshness_ns(trace), fidelity.level),
         internals=lives[0].internals(),
         divergence_s=None if divergence_ns is None else divergence_ns / NS_PER_S,
         result=lives[0].result(),
         deadline_s=options.acceptable_s,
         data_size_gb=size,
         wakes_recorded=plans[0].recorded,
+        fidelity=fidelity,
     )
 
 
@@ -260,14 +275,10 @@ def _same(a: Deed, b: Deed) -> bool:
 
 def _freshness_ns(trace: Trace) -> int:
     """How old a sample may be before a wake that reads it is only bounded: two intervals, but at least 400 ms."""
-    interval_ms = trace.meta.cadence.interval_ms
-    if interval_ms is None:
-        t = trace.samples["mono_ns"].to_numpy(dtype=np.int64)[trace.active]
-        interval_ms = float(np.median(np.diff(t))) / NS_PER_MS if len(t) > 1 else 0.0
-    return max(int(2 * interval_ms * NS_PER_MS), POLL_NS)
+    return max(int(2 * interval_ms(trace) * NS_PER_MS), POLL_NS)
 
 
-def _decisions(lives: Sequence[_Life], divergence_ns: int | None, freshness_ns: int) -> pd.DataFrame:
+def _decisions(lives: Sequence[_Life], divergence_ns: int | None, freshness_ns: int, level: Level) -> pd.DataFrame:
     """The decisions of all phases brought together: the same action for the same reason for the n-th time is one."""
     found: dict[tuple[str, str, int], list[tuple[int, _Life, Decision]]] = {}
     for index, life in enumerate(lives):
@@ -276,20 +287,26 @@ def _decisions(lives: Sequence[_Life], divergence_ns: int | None, freshness_ns: 
             kind = (decision[1], decision[4])
             counts[kind] = counts.get(kind, 0) + 1
             found.setdefault((*kind, counts[kind]), []).append((index, life, decision))
-    rows = [_merged(group, len(lives), divergence_ns, freshness_ns) for group in found.values()]
+    rows = [_merged(group, len(lives), divergence_ns, freshness_ns, level) for group in found.values()]
     rows.sort(key=lambda row: float(row[0]))
     table = pd.DataFrame(rows, columns=list(DECISION_COLUMNS))
     return table.astype({"argument": "Int64"})
 
 
 def _merged(
-    group: Sequence[tuple[int, _Life, Decision]], phases: int, divergence_ns: int | None, freshness_ns: int
+    group: Sequence[tuple[int, _Life, Decision]],
+    phases: int,
+    divergence_ns: int | None,
+    freshness_ns: int,
+    level: Level,
 ) -> tuple[Any, ...]:
     times = [decision[0] for _, _, decision in group]
     _, life, (t_ns, action, argument, succeeded, reason, said) = group[0]
-    basis = "observed" if len(group) == phases else "bounded"
+    basis = "observed" if len(group) == phases and level == "exact" else "bounded"
     if life.sample_age_ns(t_ns) > freshness_ns:
         basis = "bounded"
+    if level == "no":
+        basis = "modelled"
     if divergence_ns is not None and t_ns > divergence_ns:
         basis = "unknowable"
     spread = (t_ns / NS_PER_S, min(times) / NS_PER_S, max(times) / NS_PER_S, len(group))

@@ -91,9 +91,8 @@ class _Reading:
     """Which row a wake reads: the newest answer, or nothing where that was an error or nobody could look."""
 
     def __init__(self, trace: Columns) -> None:
-        poll, answered = trace.came_from("poll"), _answered(trace)
-        asked = (poll | trace.came_from("iteration")) & trace.numbers["latency_us"][1]
-        self.rows = np.flatnonzero(asked | (answered & poll))
+        told, answered = trace.came_from("poll") | trace.came_from("iteration"), _answered(trace)
+        self.rows = np.flatnonzero(told & (answered | trace.numbers["latency_us"][1]))
         self.mono_ns = trace.t_ns
         self.times_ns = trace.t_ns[self.rows]
         self.answered = answered[self.rows]
@@ -101,7 +100,15 @@ class _Reading:
         if not len(self.rows):
             raise MigkitError(f"{trace.name or 'trace'}: holds no sample to read")
         self.end_ns = min(int(self.times_ns[-1]), _completed_ns(trace))
-        self.events_ns = _event_times_ns(trace, self.end_ns)
+        self.events_ns = _event_times_ns(trace, self.end_ns) if _heard(trace) else self._counted_ns(trace)
+
+    def _counted_ns(self, trace: Columns) -> Ints:
+        """Where nobody listened for events: when a sample first showed a higher iteration."""
+        counts, known = trace.numbers["memory_iteration"]
+        counted = self.rows[known[self.rows]]
+        rising = counted[1:][counts[counted][1:] > np.maximum.accumulate(counts[counted])[:-1]]
+        times = trace.t_ns[rising]
+        return times[(times >= 0) & (times <= self.end_ns)]
 
     def read(self, t_ns: Ints, event: Bools) -> Ints:
         """The row that each wake reads, -1 for none: the newest answer; for an event the sample that was taken right
@@ -156,6 +163,11 @@ def _completed_ns(trace: Columns) -> int:
         return int(end.completed["time_elapsed"]) * NS_PER_MS
     places = np.flatnonzero(trace.came_from("job"))
     return int(trace.t_ns[places[-1]]) if len(places) else NO_SAMPLE_NS
+
+
+def _heard(trace: Columns) -> bool:
+    """Whether iteration events would stand in the trace: it has some, or its recorder listened for them."""
+    return bool(trace.came_from("iteration").any() or trace.meta.cadence.iteration_events)
 
 
 def _event_times_ns(trace: Columns, end_ns: int) -> Ints:

@@ -11,12 +11,16 @@ from __future__ import annotations
 
 import collections
 import gzip
+import itertools
 import json
 import os
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from migkit.capture.logs.base import Context, Imported, fits
+from migkit.capture.logs.base import Line as Text
 from migkit.capture.stats_row import row_from_stats
 from migkit.errors import MigkitError
 from migkit.meta import Cadence, Domain, End, Heartbeat, Host, Lab, Migration, TraceMeta
@@ -25,6 +29,7 @@ from migkit.trace import Trace
 from migkit.units import MIB
 
 ORIGIN = "raw JSON lines of libvirt job stats"
+NEEDLES: tuple[bytes, ...] = (b'"t_mono_ns"',)
 
 _ACTIONS = {"abortJob": "abort", "migrateStartPostCopy": "start_post_copy", "migrateSetMaxDowntime": "set_max_downtime"}
 _OPERATION_ABORTED = 78
@@ -32,8 +37,55 @@ _OPERATION_ABORTED = 78
 Line = dict[str, Any]
 
 
-def read(path: str | os.PathLike[str]) -> Trace:
-    """Reads one raw recording.
+def matches(head: bytes) -> bool:
+    """A line of it has both clocks and a kind."""
+    first = head.lstrip()[:4096].partition(b"\n")[0]
+    return all(key in first for key in (b'"t_mono_ns"', b'"t_wall"', b'"kind"'))
+
+
+def read(lines: Iterator[Text], context: Context) -> Iterator[Imported]:
+    """One migration a file; lines that are none of a raw recording are skipped and counted."""
+    for place, group in itertools.groupby(lines, key=lambda line: line.place):
+        skipped: Counter[str] = Counter()
+        parsed = [line for text in group if (line := _parsed(place, text, skipped)) is not None]
+        rows = [row for line in parsed for row in _rows(line)]
+        if not any(row.get("job_type") == JOB_UNBOUNDED for row in rows):
+            context.skipped["raw recording without statistics of a running migration"] += len(parsed)
+            continue
+        _note_success(rows, parsed)
+        rows.sort(key=lambda row: row["mono_ns"])
+        name = Path(place.rpartition(":")[2]).name.removesuffix(".gz").removesuffix(".jsonl")
+        yield Imported(rows=rows, meta=_meta(parsed, _side_file(Path(place))), name=name, skipped=skipped)
+
+
+def _parsed(place: str, text: Text, skipped: Counter[str]) -> Line | None:
+    """The line, if everything that is read of it later is there and fits."""
+    try:
+        line = _parse(Path(place), text.number, text.text.decode())
+        _check_event(line)
+        if all(fits(row) for row in _rows(line)):
+            return line
+    except (MigkitError, ValueError, KeyError, TypeError, AttributeError, OverflowError):
+        pass
+    skipped["not a line of a raw recording"] += 1
+    return None
+
+
+def _check_event(line: Line) -> None:
+    """Raises KeyError or TypeError where what the metadata is made of is missing or of another kind."""
+    match line["kind"]:
+        case "action" | "action_done":
+            line["name"].split()
+        case "migrate_return":
+            End(error_code=int((line["result"].get("error") or {"code": 0})["code"]))
+        case "event" if line["event"] == "job_completed":
+            TraceMeta(end=End(completed=dict(line["params"])))
+        case "event" if line["event"] == "lifecycle":
+            _ = line["side"], line["ev"], line["detail"]
+
+
+def read_file(path: str | os.PathLike[str]) -> Trace:
+    """Reads one raw recording, and refuses it when a line of it is not as it should be.
 
     Raises MigkitError, naming the file and the line, when a line is not a JSON object with its two clocks, or when
     no line holds statistics of a running job.

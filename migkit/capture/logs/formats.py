@@ -1,0 +1,124 @@
+"""The foreign formats, and how files of them become traces."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from migkit.capture.logs import files, jsonl, kubevirt, prometheus
+from migkit.capture.logs.base import Context, Format, Imported, Line
+from migkit.capture.logs.manifests import Manifests
+from migkit.errors import MigkitError, unknown
+from migkit.policies.versions import VERSIONS
+from migkit.trace import Trace
+
+# Looked at in this order: the first that knows a file's beginning reads it.
+FORMATS: Mapping[str, Format] = {
+    "jsonl": jsonl,
+    "prometheus": prometheus,
+    "kubevirt": kubevirt,
+}
+
+Place = str | os.PathLike[str]
+
+
+class Importer:
+    """Reads foreign files into traces, one after the other.
+
+    Attributes: `skipped`, reason -> lines that belong to no migration; `unread`, files of no known format; `read`,
+    files by format. All of them grow while `traces` is walked.
+    """
+
+    def __init__(
+        self, places: Sequence[Place], *, log_format: str | None = None, version: str | None = None,
+        manifests: Sequence[Place] = (),
+    ) -> None:  # fmt: skip
+        if log_format is not None and log_format not in FORMATS:
+            raise unknown("format", log_format, FORMATS)
+        if version is not None and version not in VERSIONS:
+            raise unknown("KubeVirt version", version, VERSIONS)
+        self._places, self._format = places, log_format
+        self.skipped: Counter[str] = Counter()
+        self.unread: list[str] = []
+        self.read: list[tuple[str, str]] = []
+        self._context = Context(version=version, manifests=Manifests.read(manifests), skipped=self.skipped)
+
+    def imported(self) -> Iterator[Imported]:
+        """One item a migration, in the order in which they are found."""
+        self._context.manifests.add_found(files.sources(_again(self._places), Counter()))
+        for name, group in itertools.groupby(self._known(), key=lambda known: known[0]):
+            lines = itertools.chain.from_iterable(each for _, each in group)
+            yield from FORMATS[name].read(lines, self._context)
+
+    def _known(self) -> Iterator[tuple[str, Iterator[Line]]]:
+        """Format and lines of every file that is of one."""
+        for source in files.sources(self._places, self.skipped):
+            parts = files.blocks(source, self.skipped)
+            name, begun = self._detected(parts)
+            if name is None:
+                self.unread.append(source.place)
+                continue
+            self.read.append((source.place, name))
+            split = files.Split(source.place, FORMATS[name].NEEDLES, self.skipped)
+            yield name, split.lines(itertools.chain(begun, parts))
+
+    def _detected(self, parts: Iterator[bytes]) -> tuple[str | None, list[bytes]]:
+        """The format, and the blocks to begin with. A log may go on for long before it says something of a
+        migration: blocks that are of no format are let go."""
+        if self._format is not None:
+            return self._format, []
+        before = b""
+        for block in parts:
+            name = next((name for name, known in FORMATS.items() if known.matches(before[-4096:] + block)), None)
+            if name is not None:
+                return name, [before, block]
+            before = block
+        return None, []
+
+
+def _again(places: Sequence[Place]) -> list[Place]:
+    """Those that can be read twice."""
+    return [place for place in places if str(place) != files.STDIN]
+
+
+def import_logs(
+    *places: Place, log_format: str | None = None, version: str | None = None, manifests: Sequence[Place] = ()
+) -> Iterator[Trace]:
+    """Traces out of the logs and metrics that other tools wrote.
+
+    Parameters: `places`, files, folders, compressed files, tar archives, "-" for standard input; `log_format`, a key
+    of FORMATS where it is not to be told from the content; `version` of KubeVirt that wrote them, e.g. "1.1";
+    `manifests`, files of VirtualMachineInstance and VirtualMachineInstanceMigration objects, which say what a log
+    does not. Those found among `places` are used too. One trace a migration, made when it is asked for.
+    Raises MigkitError for a place that cannot be read, UsageError for an unknown format or version.
+    """
+    importer = Importer(places, log_format=log_format, version=version, manifests=manifests)
+    return map(as_trace, importer.imported())
+
+
+def read_log(path: Place, **options: Any) -> list[Trace]:
+    """All traces of one log, in time order; options as for `import_logs`.
+
+    Raises MigkitError when it tells of no migration.
+
+    >>> import migkit as mk
+    >>> [trace.meta.end.outcome for trace in mk.read_log("tests/capture/logs/raw/stall_link.jsonl.gz")]
+    ['completed']
+    """
+    traces = list(import_logs(path, **options))
+    if not traces:
+        raise MigkitError(f"{path}: tells of no migration in a format that is known ({', '.join(FORMATS)})")
+    return traces
+
+
+def as_trace(found: Imported) -> Trace:
+    """The trace of an imported migration; what was skipped and said of it goes into its notes."""
+    notes = {**found.meta.notes}
+    if found.skipped:
+        notes["skipped_lines"] = dict(Counter(notes.get("skipped_lines", {})) + found.skipped)
+    if found.said:
+        notes["said"] = list(found.said)
+    return Trace.from_rows(found.rows, found.meta, found.name).replace_meta(notes=notes)

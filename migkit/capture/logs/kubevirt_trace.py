@@ -1,0 +1,345 @@
+"""A migration's lines of a virt-launcher log into rows and metadata: units, clocks, actions, outcome."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+import statistics as numbers
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from migkit.capture.logs.base import Context, Imported, Row, trace_name
+from migkit.capture.logs.kubevirt_lines import Done, Entry, Event, Sample, done, options, outcome
+from migkit.capture.logs.manifests import Facts
+from migkit.capture.source import PAUSED, PAUSED_MIGRATION
+from migkit.meta import Cadence, Domain, End, Migration, TraceMeta
+from migkit.schema import JOB_UNBOUNDED
+from migkit.units import MIB, NS_PER_MS, NS_PER_S, format_s
+
+ORIGIN = "KubeVirt virt-launcher log"
+
+# The monitor writes every tenth look of 400 ms.
+_INTERVAL_MS = 4000.0
+_BITS, _SHRUNK = 125_000, 8_000_000
+_STEP_NS = 1 * NS_PER_S
+_MOST_NOTES = 200
+_PAGE_SIZES = (4096, 8192, 16384, 65536)
+POLL_MS = 400
+QEMU_DEFAULT_DOWNTIME_MS = 300
+
+
+@dataclass(slots=True)
+class _Draft:
+    """What comes together: `offset_ns`, from the job's clock to the wall clock at each sample."""
+
+    rows: list[Row] = field(default_factory=list)
+    said: list[str] = field(default_factory=list)
+    skipped: Counter[str] = field(default_factory=Counter)
+    notes: dict[str, Any] = field(default_factory=dict)
+
+
+def assemble(guest: Entry, samples: Sequence[Sample], events: Sequence[Event], context: Context) -> Imported:
+    """The migration that these lines tell of. `samples` are in the order of libvirt's clock."""
+    draft = _Draft()
+    kept = list(_kept(samples, draft))
+    clock = _Clock(kept, draft)
+    mbps = _mbps(kept, context, draft) if any(sample.said.in_mbps for sample in kept) else 1
+    page_bytes = _page_bytes(kept, draft)
+    for sample in kept:
+        draft.rows.append(_row(sample, clock, mbps, page_bytes))
+    draft.rows += _event_rows(events, clock, draft)
+    facts = context.manifests.facts(kept[0].said.migration, guest.uid, guest.namespace, guest.name)
+    _options(events, draft)
+    _limit_at_start(draft)
+    draft.rows.sort(key=lambda row: row["mono_ns"])
+    meta = _meta(guest, kept, events, clock, mbps, facts, draft)
+    name = trace_name(f"{guest.namespace}-{guest.name}" if guest.namespace else guest.name,
+                      clock.start_wall_ns, kept[0].said.migration)  # fmt: skip
+    return Imported(rows=draft.rows, meta=meta, name=name, skipped=draft.skipped, said=tuple(draft.said))
+
+
+def _kept(samples: Sequence[Sample], draft: _Draft) -> Iterator[Sample]:
+    """Samples without those that stand in the log twice."""
+    seen = set()
+    for sample in samples:
+        same = (sample.wall_ns, sample.source, sample.said)
+        if same in seen:
+            draft.skipped["the same line again"] += 1
+        else:
+            seen.add(same)
+            yield sample
+
+
+class _Clock:
+    """libvirt's clock against the wall clock of the log."""
+
+    def __init__(self, samples: Sequence[Sample], draft: _Draft) -> None:
+        timed = [(s.order, s.said.elapsed_ms * NS_PER_MS, s.wall_ns) for s in samples if s.wall_ns is not None]
+        self._orders = [(sample.order, sample.said.elapsed_ms * NS_PER_MS) for sample in samples]
+        self.offsets = [(wall_ns, wall_ns - mono_ns) for _, mono_ns, wall_ns in timed]
+        self.start_wall_ns = self.offsets[0][1] if self.offsets else None
+        for (_, before), (_, after), (_, mono_ns, _) in zip(self.offsets, self.offsets[1:], timed[1:], strict=False):
+            if abs(after - before) > _STEP_NS:
+                step, moment = (after - before) / NS_PER_S, format_s(mono_ns / NS_PER_S)
+                draft.said.append(f"the host's clock stepped by {step:+.1f} s before {moment}; times are libvirt's own")
+        if not self.offsets:
+            draft.said.append("the lines have no times: samples stand at libvirt's elapsed time, other lines at the "
+                              "sample before them")  # fmt: skip
+
+    def at(self, event: Event) -> int:
+        """The job's clock at a line that has no statistics, by the sample nearest before it."""
+        wall_ns = event.item.wall_ns
+        if wall_ns is not None and self.offsets:
+            offset = next((o for at, o in reversed(self.offsets) if at <= wall_ns), self.offsets[0][1])
+            return wall_ns - offset
+        return max((mono_ns for order, mono_ns in self._orders if order < event.order), default=self._orders[0][1])
+
+
+def _mbps(samples: Sequence[Sample], context: Context, draft: _Draft) -> int | None:
+    """What one printed Mbps is, in bytes a second; None where nobody can tell."""
+    told = _mbps_of_version(context.version)
+    if told is None and any(sample.source or sample.said.downtime_ms is not None for sample in samples):
+        told = _BITS
+    if told is not None:
+        if told == _SHRUNK:
+            draft.said.append("rates were printed 64 times too small by this version and are repaired")
+        return told
+    ratios = list(_flow_ratios(samples))
+    if not ratios:
+        draft.said.append("nothing tells whether rates are 64 times too small (KubeVirt v1.0.1 to v1.2.0): left out; "
+                          "--kubevirt-version says it")  # fmt: skip
+        return None
+    if numbers.median(ratios) < 8:
+        return _BITS
+    draft.said.append(f"rates are 64 times too small, as KubeVirt v1.0.1 to v1.2.0 print them (what was sent is "
+                      f"{numbers.median(ratios):.0f} times what they say): repaired")  # fmt: skip
+    return _SHRUNK
+
+
+def _mbps_of_version(version: str | None) -> int | None:
+    match = re.match(r"v?(\d+)\.(\d+)(?:\.(\d+))?", version or "")
+    if match is None:
+        return _BITS if version == "main" else None
+    release = (int(match[1]), int(match[2]))
+    if release == (1, 2):
+        return None if match[3] is None else _SHRUNK if match[3] == "0" else _BITS
+    return _SHRUNK if (1, 0) <= release < (1, 2) else _BITS
+
+
+def _flow_ratios(samples: Sequence[Sample]) -> Iterator[float]:
+    """How many times more memory was sent between two lines than the second one's bandwidth explains."""
+    polls = [sample.said for sample in samples if not sample.final]
+    for before, after in itertools.pairwise(polls):
+        sent = (after.memory_processed - before.memory_processed) * MIB
+        seconds = (after.elapsed_ms - before.elapsed_ms) / 1000
+        # A bandwidth that prints as 0 is less than 1: where more was sent it cannot be bits.
+        printed = max(after.bandwidth, 1) * _BITS
+        if seconds >= 1 and sent >= 16 * MIB:
+            yield sent / seconds / printed
+
+
+def _page_bytes(samples: Sequence[Sample], draft: _Draft) -> int | None:
+    """The size of a page: what pages and bytes of those sent in full come to, and no other power of two."""
+    best = max(samples, key=lambda sample: sample.said.normal_pages).said
+    if best.normal_pages == 0:
+        return None
+    low = best.normal_data * (MIB if best.in_mib else 1)
+    high = low + (MIB if best.in_mib else 1)
+    fitting = [size for size in _PAGE_SIZES if low <= best.normal_pages * size < high]
+    if len(fitting) != 1:
+        draft.said.append("the page size cannot be told from the pages sent: dirty rates are left out")
+        return None
+    return fitting[0]
+
+
+def _row(sample: Sample, clock: _Clock, mbps: int | None, page_bytes: int | None) -> Row:
+    said = sample.said
+    scale, rate = (MIB if said.in_mib else 1), (mbps if said.in_mbps else 1)
+    dirty_bps = None if rate is None else said.dirty_rate * rate
+    row: Row = {
+        "mono_ns": said.elapsed_ms * NS_PER_MS,
+        "wall_ns": sample.wall_ns,
+        "source": "job" if sample.final else "iteration" if sample.source == "event" else "poll",
+        "job_type": None if sample.final else JOB_UNBOUNDED,
+        "event_iteration": sample.iteration if sample.source == "event" else None,
+        "time_elapsed_ms": said.elapsed_ms,
+        "data_processed_bytes": said.processed * scale,
+        "data_remaining_bytes": said.remaining * scale,
+        "data_total_bytes": said.total * scale,
+        "memory_processed_bytes": said.memory_processed * scale,
+        "memory_remaining_bytes": said.memory_remaining * scale,
+        "memory_total_bytes": said.memory_total * scale,
+        # libvirt leaves a rate out until there is one; the log prints what was left out as 0.
+        "memory_bps": said.bandwidth * rate if rate and said.bandwidth else None,
+        "disk_bps": said.disk_rate * rate if rate and said.disk_rate else None,
+        "memory_dirty_rate_pages_per_s": _pages(dirty_bps, page_bytes),
+        "memory_page_size_bytes": page_bytes if said.memory_total else None,
+        "memory_iteration": said.iteration,
+        "memory_postcopy_requests": said.postcopy_requests,
+        "downtime_ms": said.downtime_ms if said.downtime_ms is not None else said.expected_ms or None,
+        "downtime_net_ms": said.downtime_net_ms,
+    }
+    if said.memory_total:
+        row |= {"memory_constant_pages": said.constant_pages, "memory_normal_pages": said.normal_pages,
+                "memory_normal_bytes": said.normal_data * scale}  # fmt: skip
+    if said.more:
+        row["extra"] = json.dumps({"log": said.more})
+    return row
+
+
+def _pages(bps: int | None, page_bytes: int | None) -> int | None:
+    if bps is None or (bps and page_bytes is None):
+        return None
+    return bps // page_bytes if page_bytes else 0
+
+
+def _event_rows(events: Sequence[Event], clock: _Clock, draft: _Draft) -> list[Row]:
+    """Actions, and the pause that the monitor found; the lines themselves are kept as notes."""
+    rows: list[Row] = []
+    asked: dict[str, Row] = {}
+    kept: list[list[Any]] = []
+    for event in events:
+        item, did = event.item, done(event.item.message)
+        moment: Row = {"mono_ns": clock.at(event), "wall_ns": item.wall_ns}
+        if did is not None:
+            rows += _act(moment | {"source": "action"}, did, item, asked)
+        elif item.message.startswith("reconciling VM pause state"):
+            rows.append(moment | {"source": "poll", "domain_state": PAUSED, "domain_reason": PAUSED_MIGRATION})
+        if len(item.message) < 1000:
+            kept.append([moment["mono_ns"], item.message + (f" ({item.reason})" if item.reason else "")])
+    if kept:
+        draft.notes["monitor_lines"] = kept[:_MOST_NOTES]
+    return rows
+
+
+def _act(moment: Row, did: Done, item: Entry, asked: dict[str, Row]) -> list[Row]:
+    """The row of an action. A line before the call makes it, taken for done unless the next line of its kind says that
+    it failed; a line after the call settles it, or makes it where none came before."""
+    row = moment | {"action": did.action, "argument": did.argument, "succeeded": did.state != "failed"}
+    if did.state == "asked":
+        asked[did.action] = row
+        return [row]
+    settled = asked.pop(did.action, None)
+    target = row if settled is None else settled
+    target["succeeded"] = did.state == "done"
+    target["argument"] = target["argument"] if did.argument is None else did.argument
+    if did.state == "failed" and item.reason:
+        target["error_text"] = item.reason
+    return [row] if settled is None else []
+
+
+def _options(events: Sequence[Event], draft: _Draft) -> None:
+    """The monitor's effective options, by a policy's names: virt-handler's line is exact, the monitor's rounds."""
+    messages = [event.item.message for event in events]
+    rounded = [m for m in messages if m.startswith(("initialized", "downtime tuning enabled"))]
+    exact = [m for m in messages if m.startswith("migration options matched")]
+    found: dict[str, Any] = {}
+    for message in [*rounded, *exact]:
+        found |= options(message)
+    if found:
+        draft.notes["kubevirt_options"] = found
+        draft.said.append("the monitor's own options are in the notes (kubevirt_options)")
+
+
+def _limit_at_start(draft: _Draft) -> None:
+    """With stall detection a monitor first sets the downtime limit, and has a line for that only where it fails."""
+    found = draft.notes.get("kubevirt_options", {})
+    first_ns = min((row["mono_ns"] for row in draft.rows if row.get("job_type") is not None), default=0)
+    failed = any(row.get("action") == "set_max_downtime" and not row["succeeded"] for row in draft.rows)
+    if found.get("stall_detection") and "max_downtime_ms" in found and not failed:
+        limit_ms = min(int(found["max_downtime_ms"]), QEMU_DEFAULT_DOWNTIME_MS)
+        draft.rows.append({"mono_ns": min(first_ns, POLL_MS * NS_PER_MS), "source": "action",
+                           "action": "set_max_downtime", "argument": limit_ms})  # fmt: skip
+        draft.said.append(f"the first downtime limit of {limit_ms} ms follows from the options, no line tells of it")
+
+
+def _meta(
+    guest: Entry, samples: Sequence[Sample], events: Sequence[Event], clock: _Clock, mbps: int | None, facts: Facts,
+    draft: _Draft,
+) -> TraceMeta:  # fmt: skip
+    in_mib = any(sample.said.in_mib for sample in samples)
+    started = next((e.item.wall_ns for e in events if e.item.message.startswith("Initiating live migration")), None)
+    draft.notes["migration_uid"] = samples[0].said.migration
+    draft.notes |= facts.notes
+    limit_mib = _bandwidth_mib(events)
+    return TraceMeta(
+        provenance="imported",
+        origin=ORIGIN,
+        domain=Domain(
+            name=f"{guest.namespace}_{guest.name}" if guest.namespace else guest.name,
+            uuid=facts.uuid, memory_bytes=facts.memory_bytes, vcpus=facts.vcpus, has_vfio=facts.has_vfio,
+        ),
+        migration=Migration(
+            parameters={} if limit_mib is None else {"bandwidth": limit_mib},
+            started_wall_ns=started or facts.started_wall_ns or clock.start_wall_ns,
+        ),
+        cadence=Cadence(
+            recorder="KubeVirt's migration monitor", interval_ms=_interval_ms(samples),
+            resolution_bytes=MIB if in_mib else None,
+            resolution_bps=mbps if any(sample.said.in_mbps for sample in samples) else None,
+            iteration_events=_hears(samples, events), read_only=False,
+        ),
+        end=_end(samples, events, facts),
+        notes=draft.notes,
+    )  # fmt: skip
+
+
+def _interval_ms(samples: Sequence[Sample]) -> float:
+    polls = [sample.said.elapsed_ms for sample in samples if not sample.final and sample.source != "event"]
+    apart = [b - a for a, b in itertools.pairwise(polls) if b > a]
+    return float(round(numbers.median(apart))) if len(apart) >= 3 else _INTERVAL_MS
+
+
+def _hears(samples: Sequence[Sample], events: Sequence[Event]) -> bool:
+    """A monitor with stall detection writes every iteration event; its lines say what woke it."""
+    fell_back = any(e.item.message.startswith("failed to register migration iteration") for e in events)
+    return any(sample.source for sample in samples) and not fell_back
+
+
+def _bandwidth_mib(events: Sequence[Event]) -> int | None:
+    """The bandwidth limit that was asked of libvirt."""
+    for event in events:
+        if event.item.message.startswith("generated migration parameters: "):
+            match = re.search(r"\bBandwidthSet:true Bandwidth:(\d{1,9})\b", event.item.message, re.ASCII)
+            return int(match[1]) if match else None
+    return None
+
+
+def _end(samples: Sequence[Sample], events: Sequence[Event], facts: Facts) -> End:
+    """What the final statistics prove, else the launcher's lines, else the object's status."""
+    final = next((sample for sample in samples if sample.final), None)
+    if final is not None:
+        return End(outcome="completed", evidence="final statistics in the log", completed=_completed(final),
+                   completed_from="event")  # fmt: skip
+    proofs = [proof for event in events if (proof := outcome(event.item)) is not None]
+    for verdict in ("completed", "cancelled", "failed"):
+        texts = [(evidence, text) for kind, evidence, text in proofs if kind == verdict]
+        if texts:
+            text = max((text for _, text in texts), key=len)
+            post_copy = verdict == "failed" and any(
+                (did := done(event.item.message)) and did.action == "start_post_copy" for event in events
+            )
+            return End(outcome="postcopy-failed" if post_copy else verdict, evidence=texts[0][0],
+                       error_text="" if verdict == "completed" else text or facts.end.error_text)  # fmt: skip
+    if facts.end.outcome != "lost":
+        return facts.end
+    return End(outcome="lost", evidence="the log ends before the migration does")
+
+
+def _completed(final: Sample) -> dict[str, Any]:
+    """The final statistics by libvirt's keys; amounts as coarse as the log's."""
+    said, scale = final.said, MIB if final.said.in_mib else 1
+    found: dict[str, Any] = {
+        "time_elapsed": said.elapsed_ms,
+        "data_total": said.total * scale, "data_processed": said.processed * scale,
+        "data_remaining": said.remaining * scale, "memory_total": said.memory_total * scale,
+        "memory_processed": said.memory_processed * scale, "memory_remaining": said.memory_remaining * scale,
+        "memory_constant": said.constant_pages, "memory_normal": said.normal_pages,
+        "memory_normal_bytes": said.normal_data * scale, "memory_iteration": said.iteration,
+        "memory_postcopy_requests": said.postcopy_requests,
+        "downtime": said.downtime_ms if said.downtime_ms is not None else said.expected_ms,
+    }  # fmt: skip
+    return found if said.downtime_net_ms is None else found | {"downtime_net": said.downtime_net_ms}

@@ -1,0 +1,282 @@
+"""Prometheus' answers about kubevirt_vmi_migration_* (JSON of a range query or of a range selector) into traces.
+
+Metrics: kubevirt/kubevirt pkg/monitoring, v0.53.0 to main at d923fdb815. v0.53 and v0.54 put pages a second under a name
+that says bytes; v1.1 to v1.6 put the memory's bandwidth under the disk's name (v1.1 the disk's under the memory's);
+virt-handler samples every 5 s from v1.4 on and hands its last ten samples out again at each scrape.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import statistics as numbers
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby, pairwise
+from typing import Any
+
+from migkit.capture.logs.base import Context, Imported, Line, Row, fits, trace_name
+from migkit.capture.logs.manifests import Facts
+from migkit.meta import Cadence, Domain, End, Migration, TraceMeta
+from migkit.schema import JOB_UNBOUNDED
+from migkit.units import NS_PER_MS, NS_PER_S, format_s
+
+ORIGIN = "Prometheus, KubeVirt's migration metrics"
+NEEDLES: tuple[bytes, ...] = ()
+
+_METRIC = re.compile(r"kubevirt_(vmi_migration|migrate_vmi)_(\w+)")
+_COLUMNS = {
+    "data_remaining_bytes": "data_remaining_bytes",
+    "data_processed_bytes": "data_processed_bytes",
+    "data_total_bytes": "data_total_bytes",
+    "data_bytes_total": "data_total_bytes",
+    "dirty_memory_rate_bytes": "dirty",
+    "memory_transfer_rate_bytes": "memory_rate",
+    "disk_transfer_rate_bytes": "disk_rate",
+}
+_SAMPLED_MS = 5000
+# Samples further apart are of two migrations.
+_APART_MS = 120_000
+# The product of pages and page size is what the metric says; libvirt gives them apart.
+_PAGE_BYTES = 4096
+
+Points = dict[int, int]
+
+
+@dataclass(slots=True)
+class _Guest:
+    """Values by column and time in ms; starts and ends of its migrations, where they are told."""
+
+    namespace: str
+    name: str
+    node: str
+    columns: dict[str, Points] = field(default_factory=dict)
+    new_names: bool = False
+
+
+@dataclass(slots=True)
+class _Times:
+    """Of a guest's migrations: when they began, when they ended and how; outcomes without a time."""
+
+    starts_s: set[int] = field(default_factory=set)
+    ends: set[tuple[int, str]] = field(default_factory=set)
+    outcomes: set[str] = field(default_factory=set)
+
+
+def matches(head: bytes) -> bool:
+    """An answer of Prometheus' HTTP API."""
+    return head.lstrip()[:1] == b"{" and b'"resultType"' in head[:4096]
+
+
+def read(lines: Iterator[Line], context: Context) -> Iterator[Imported]:
+    """The migrations of all answers together: one metric a file is as good as all in one."""
+    guests: dict[tuple[str, str, str], _Guest] = {}
+    times: dict[tuple[str, str], _Times] = {}
+    for _, group in groupby(lines, key=lambda line: line.place):
+        for answer in _answers(b"\n".join(line.text for line in group), context.skipped):
+            for series in _series(answer, context.skipped):
+                _add(series, guests, times, context.skipped)
+    for guest in guests.values():
+        known = times.get((guest.namespace, guest.name), _Times())
+        before_ms = 0
+        for moments in _migrations(guest):
+            yield _imported(guest, moments, known, before_ms, context)
+            before_ms = moments[-1]
+
+
+def _answers(text: bytes, skipped: Counter[str]) -> Iterator[dict[str, Any]]:
+    """JSON documents, one behind the other."""
+    decoder, words, at = json.JSONDecoder(), text.decode("utf-8", "replace"), 0
+    while at < len(words):
+        begin = words.find("{", at)
+        if begin < 0:
+            return
+        try:
+            document, at = decoder.raw_decode(words, begin)
+        except (ValueError, RecursionError):
+            skipped["answer of Prometheus that is cut short"] += 1
+            return
+        if isinstance(document, dict):
+            yield document
+
+
+def _series(answer: Mapping[str, Any], skipped: Counter[str]) -> Iterator[tuple[dict[str, str], list[Any]]]:
+    data = answer.get("data")
+    result = data.get("result") if isinstance(data, dict) else None
+    if not isinstance(result, list):
+        skipped["answer of Prometheus without a result"] += 1
+        return
+    for series in result:
+        labels = series.get("metric") if isinstance(series, dict) else None
+        values = series.get("values", [series.get("value")]) if isinstance(series, dict) else None
+        if isinstance(labels, dict) and isinstance(values, list):
+            yield {str(key): str(value) for key, value in labels.items()}, values
+        else:
+            skipped["series of an unknown form"] += 1
+
+
+def _add(
+    series: tuple[dict[str, str], list[Any]], guests: dict[tuple[str, str, str], _Guest],
+    times: dict[tuple[str, str], _Times], skipped: Counter[str],
+) -> None:  # fmt: skip
+    labels, values = series
+    metric = _METRIC.fullmatch(labels.get("__name__", ""))
+    namespace = labels.get("exported_namespace", labels.get("namespace", ""))
+    name = labels.get("vmi") or labels.get("exported_name", labels.get("name", ""))
+    if metric is None or not name:
+        skipped["series of another metric, or of no guest"] += 1
+        return
+    points = dict(_points(values, skipped))
+    if metric[2] not in _COLUMNS:
+        _add_times(times.setdefault((namespace, name), _Times()), metric[2], labels, points)
+        return
+    key = (namespace, name, labels.get("node", ""))
+    guest = guests.setdefault(key, _Guest(namespace=namespace, name=name, node=key[2]))
+    guest.new_names |= metric[1] == "vmi_migration"
+    column = guest.columns.setdefault(_COLUMNS[metric[2]], {})
+    again = len(column.keys() & points.keys())
+    if again:
+        skipped["sample of the same time again"] += again
+    column.update({moment: value for moment, value in points.items() if moment not in column})
+
+
+def _points(values: Sequence[Any], skipped: Counter[str]) -> Iterator[tuple[int, int]]:
+    """(ms, value) of what is a finite number at a time that can be."""
+    for pair in values:
+        try:
+            moment, value = float(pair[0]), float(pair[1])
+        except (TypeError, ValueError, LookupError):
+            skipped["sample of an unknown form"] += 1
+            continue
+        if not 0 < moment < 2**33 or not 0 <= value < 2**62:
+            skipped["sample without a number"] += 1
+            continue
+        yield round(moment * 1000), round(value)
+
+
+def _add_times(known: _Times, metric: str, labels: Mapping[str, str], points: Points) -> None:
+    if metric == "start_time_seconds":
+        known.starts_s |= set(points.values())
+    elif metric == "end_time_seconds":
+        known.ends |= {(value, labels.get("status", "")) for value in points.values()}
+    elif metric in ("succeeded", "failed") and any(points.values()):
+        known.outcomes.add(metric)
+
+
+def _migrations(guest: _Guest) -> Iterator[list[int]]:
+    """The times of each migration's samples, in ms: they end where nothing came for long, or less was processed."""
+    moments = sorted(set().union(*guest.columns.values()))
+    processed = guest.columns.get("data_processed_bytes", {})
+    job: list[int] = []
+    done = 0
+    for moment in moments:
+        anew = job and (moment - job[-1] > _APART_MS or processed.get(moment, done) < done)
+        if anew:
+            yield job
+            job = []
+        done = processed.get(moment, 0 if anew else done)
+        job.append(moment)
+    if job:
+        yield job
+
+
+def _imported(guest: _Guest, moments: list[int], known: _Times, before_ms: int, context: Context) -> Imported:
+    skipped: Counter[str] = Counter()
+    said: list[str] = []
+    kept = _fresh(guest, moments, skipped, said)
+    facts = context.manifests.facts("", "", guest.namespace, guest.name)
+    start_s = max((s for s in known.starts_s if before_ms < s * 1000 <= kept[0] + 1000), default=None)
+    if start_s is not None:
+        said.append("elapsed time counts from start_time_seconds, which is in whole seconds")
+    rates = _rates(guest, kept, context.version, said)
+    rows = [_row(guest, moment, kept[0] if start_s is None else start_s * 1000, start_s is not None, rates)
+            for moment in kept]  # fmt: skip
+    possible = [row for row in rows if fits(row)]
+    meta = _meta(guest, kept, start_s, _end(known, kept, start_s), facts)
+    began_ns = (kept[0] if start_s is None else start_s * 1000) * NS_PER_MS
+    name = trace_name(f"{guest.namespace}-{guest.name}" if guest.namespace else guest.name, began_ns)
+    return Imported(rows=possible, meta=meta, name=name, skipped=skipped, said=tuple(said))
+
+
+def _fresh(guest: _Guest, moments: list[int], skipped: Counter[str], said: list[str]) -> list[int]:
+    """Without the repetitions that a query makes: of the last value for minutes after the end, and of every value
+    where it asks more often than there were samples."""
+    values = {moment: tuple(points.get(moment) for points in guest.columns.values()) for moment in moments}
+    last = len(moments) - 1
+    while last > 0 and values[moments[last - 1]] == values[moments[-1]]:
+        last -= 1
+    if last < len(moments) - 1:
+        skipped["last values repeated by the query"] += len(moments) - 1 - last
+        said.append(f"the last values repeat for {format_s((moments[-1] - moments[last]) / 1000)}, as Prometheus does "
+                    "after the end: left out")  # fmt: skip
+    kept = moments[:1]
+    for moment in moments[1 : last + 1]:
+        if values[moment] == values[kept[-1]] and moment - kept[-1] < _SAMPLED_MS:
+            skipped["value repeated by the query"] += 1
+        else:
+            kept.append(moment)
+    return kept
+
+
+def _rates(guest: _Guest, kept: list[int], version: str | None, said: list[str]) -> dict[str, Points]:
+    """Bandwidths of memory and disk and the dirty rate in bytes a second, whatever their metrics were called."""
+    here = {name: points for name, points in guest.columns.items() if any(moment in points for moment in kept)}
+    memory, disk = here.get("memory_rate", {}), here.get("disk_rate", {})
+    if guest.new_names and disk:
+        memory, disk = disk, memory
+        said.append("the memory's bandwidth stands under the disk's name (KubeVirt v1.1 to v1.6): put right")
+    dirty = here.get("dirty", {})
+    old = re.match(r"v?0\.5[34]\b", version or "") is not None
+    in_pages = dirty and not guest.new_names and (old or (version is None and not memory and not disk))
+    if in_pages:
+        said.append("the dirty rate is in pages a second, whatever its name says (KubeVirt v0.53 and v0.54)")
+    elif dirty:
+        said.append(f"the dirty rate is in bytes a second: kept as pages of {_PAGE_BYTES} bytes")
+    return {"memory": memory, "disk": disk, "pages" if in_pages else "dirty": dirty}
+
+
+def _row(guest: _Guest, moment: int, start_ms: int, started: bool, rates: Mapping[str, Points]) -> Row:
+    row: Row = {"mono_ns": (moment - start_ms) * NS_PER_MS, "wall_ns": moment * NS_PER_MS, "source": "poll",
+                "job_type": JOB_UNBOUNDED, "time_elapsed_ms": max(moment - start_ms, 0) if started else None,
+                "memory_bps": rates["memory"].get(moment), "disk_bps": rates["disk"].get(moment)}  # fmt: skip
+    for column in ("data_remaining_bytes", "data_processed_bytes", "data_total_bytes"):
+        row[column] = guest.columns.get(column, {}).get(moment)
+    if (pages := rates.get("pages", {}).get(moment)) is not None:
+        row["memory_dirty_rate_pages_per_s"] = pages
+    if (dirty := rates.get("dirty", {}).get(moment)) is not None:
+        row |= {"memory_dirty_rate_pages_per_s": dirty // _PAGE_BYTES, "memory_page_size_bytes": _PAGE_BYTES}
+    return row
+
+
+def _meta(guest: _Guest, kept: list[int], start_s: int | None, end: End, facts: Facts) -> TraceMeta:
+    apart = [b - a for a, b in pairwise(kept)]
+    interval_ms = float(numbers.median(apart)) if apart else float(_SAMPLED_MS)
+    return TraceMeta(
+        provenance="imported",
+        origin=ORIGIN,
+        domain=Domain(
+            name=f"{guest.namespace}_{guest.name}" if guest.namespace else guest.name,
+            uuid=facts.uuid, memory_bytes=facts.memory_bytes, vcpus=facts.vcpus, has_vfio=facts.has_vfio,
+        ),
+        migration=Migration(started_wall_ns=None if start_s is None else start_s * NS_PER_S),
+        cadence=Cadence(
+            recorder="KubeVirt's virt-handler", interval_ms=interval_ms, iteration_events=False, read_only=True,
+            start_uncertain_ms=interval_ms if start_s is None else 1000.0,
+        ),
+        end=end,
+        notes={"node": guest.node} if guest.node else {},
+    )  # fmt: skip
+
+
+def _end(known: _Times, kept: list[int], start_s: int | None) -> End:
+    """How it ended by the metric of its end; by succeeded or failed where the guest had one migration only."""
+    ends = sorted(end for end in known.ends if end[0] * 1000 >= kept[-1] - _SAMPLED_MS)
+    status = next((status for _, status in ends[:1]), "")
+    if not status and len(known.outcomes) == 1 and len(known.starts_s) <= 1:
+        status = next(iter(known.outcomes))
+    outcomes = {"succeeded": "completed", "failed": "failed"}
+    if status in outcomes:
+        return End(outcome=outcomes[status], evidence="KubeVirt's metrics")
+    return End(outcome="lost", evidence="the metrics do not tell how it ended")

@@ -1,0 +1,143 @@
+"""What a trace can say of a policy: exactly, approximately, or not at all.
+
+A monitor looks every 400 ms, and with stall detection at every iteration. A trace that was taken more seldom, or whose
+numbers were rounded, may still answer exactly: a deadline needs nothing but the clock, and who never went long without
+progress on the seconds did not do so on the tenths either.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from migkit.policies.versions import Policy
+from migkit.trace import Trace
+from migkit.units import NS_PER_MS, format_bytes, format_ms, format_s
+
+Level = Literal["exact", "approximate", "no"]
+# KubeVirt's monitor sleeps this long between two looks.
+MONITOR_MS = 400
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """Whether a trace can answer what a policy would have done. `why` is empty where it is exact."""
+
+    level: Level
+    why: str = ""
+
+
+def answers(trace: Trace, policy: Policy) -> Answer:
+    """What replaying `policy` over `trace` is worth.
+
+    Returns level "exact" (as good as a recording at the monitor's own pace), "approximate" (decisions may come at
+    other times, or differ, because the trace is coarser than the rule) or "no" (the rule works by something that the
+    trace does not hold), with the reason in words.
+
+    >>> import migkit as mk
+    >>> answers(mk.load("data/traces/stall_link.parquet"), mk.policy("kubevirt-1.9-stall")).level
+    'exact'
+    """
+    found = [*_deadline(trace), *(_stall(trace) if policy.hears_iterations else _polling(trace, policy))]
+    for level in ("no", "approximate"):
+        reasons = [answer.why for answer in found if answer.level == level]
+        if reasons:
+            return Answer(level=level, why="; ".join(dict.fromkeys(reasons)))
+    return Answer(level="exact")
+
+
+def interval_ms(trace: Trace) -> float:
+    """How far apart the samples are: as the recorder said, else as they mostly lie."""
+    if trace.meta.cadence.interval_ms is not None:
+        return trace.meta.cadence.interval_ms
+    times = trace.samples["mono_ns"].to_numpy(dtype=np.int64)[trace.active]
+    return float(np.median(np.diff(times))) / NS_PER_MS if len(times) > 1 else 0.0
+
+
+def _no(why: str) -> Answer:
+    return Answer(level="no", why=why)
+
+
+def _deadline(trace: Trace) -> list[Answer]:
+    """A deadline counts from the job's start; libvirt's clock tells when that was."""
+    uncertain_ms = trace.meta.cadence.start_uncertain_ms
+    if not uncertain_ms:
+        return []
+    return [Answer(level="approximate", why=f"when the migration began is known to {format_ms(uncertain_ms)} only")]
+
+
+def _stall(trace: Trace) -> list[Answer]:
+    """Stall detection: iterations' ends from events, bandwidth from polls."""
+    for column, words in (("data_remaining_bytes", "remaining data"), ("memory_bps", "bandwidth"),
+                          ("memory_iteration", "iterations")):  # fmt: skip
+        if not _known(trace, column):
+            return [_no(f"stall detection needs {words}, which the trace does not have")]
+    if not hears_iterations(trace):
+        return [_no("stall detection works by iteration events, which the trace does not have")]
+    return _coarse(trace, "bandwidth is smoothed over")
+
+
+def hears_iterations(trace: Trace) -> bool:
+    """Whether iteration events would stand in the trace: it has some, or its recorder listened for them."""
+    rows = trace.samples
+    if (rows["source"] == "wake").any():
+        return bool(rows["event_iteration"].notna().any())
+    return bool((rows["source"] == "iteration").any() or trace.meta.cadence.iteration_events)
+
+
+def _polling(trace: Trace, policy: Policy) -> list[Answer]:
+    """The rules of every version: stuck for too long, and the steps of downtime tuning."""
+    found = []
+    timeout_s = int(policy.options["progress_timeout"])
+    if timeout_s:
+        found += _stuck(trace, timeout_s)
+    if policy.options.get("downtime_tuning"):
+        if not _known(trace, "memory_iteration"):
+            return [_no("downtime tuning needs iterations, which the trace does not have")]
+        if interval_ms(trace) > MONITOR_MS:
+            found += _coarse(trace, "the limit is raised at")
+    return found
+
+
+def _stuck(trace: Trace, timeout_s: int) -> list[Answer]:
+    """Progress is one lower value of remaining data. A coarse trace misses some of it, but makes none up."""
+    if not _known(trace, "data_remaining_bytes"):
+        return [_no("the progress timeout needs remaining data, which the trace does not have")]
+    if not _is_coarse(trace):
+        return []
+    slack_s = interval_ms(trace) / 1000
+    if _longest_without_progress_s(trace) + 2 * slack_s <= timeout_s:
+        return []
+    if timeout_s <= 2 * slack_s:
+        return [_no(f"a progress timeout of {timeout_s} s cannot be seen in {_grain(trace)}")]
+    return _coarse(trace, "progress is looked for in")
+
+
+def _longest_without_progress_s(trace: Trace) -> float:
+    """The longest stretch between two samples of which the later one is lower than the one before it."""
+    remaining, t = trace.column("data_remaining_bytes")[trace.active], trace.t_s[trace.active]
+    known = np.isfinite(remaining)
+    remaining, t = remaining[known], t[known]
+    lower = np.flatnonzero(np.diff(remaining) < 0) + 1
+    moments = np.concatenate([[0.0], t[:1], t[lower], t[-1:]])
+    return float(np.max(np.diff(moments), initial=0.0))
+
+
+def _is_coarse(trace: Trace) -> bool:
+    return interval_ms(trace) > MONITOR_MS or bool(trace.meta.cadence.resolution_bytes)
+
+
+def _coarse(trace: Trace, what: str) -> list[Answer]:
+    return [Answer(level="approximate", why=f"{what} {_grain(trace)}")] if _is_coarse(trace) else []
+
+
+def _grain(trace: Trace) -> str:
+    step = trace.meta.cadence.resolution_bytes
+    rounded = f" in whole {format_bytes(step).removeprefix('1 ')}" if step else ""
+    return f"samples {format_s(interval_ms(trace) / 1000)} apart{rounded}, where the rule looks every 400 ms"
+
+
+def _known(trace: Trace, column: str) -> bool:
+    return bool(trace.samples[column][trace.active].notna().any())
