@@ -78,7 +78,8 @@ _RULES = (base, integers, stall, polling, events)
 @functools.cache
 def _sources(helpers: tuple[ModuleType, ...]) -> str:
     """A word that changes with any of the sources that are compiled."""
-    texts = [Path(str(module.__file__)).read_bytes() for module in (*_RULES, *helpers)]
+    texts = [Path(__file__).read_bytes()]
+    texts += [Path(str(module.__file__)).read_bytes() for module in (*_RULES, *helpers)]
     return hashlib.sha256(b"".join(texts)).hexdigest()
 
 
