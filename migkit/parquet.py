@@ -61,6 +61,11 @@ def _array(dtype: str, values: Sequence[Any]) -> pa.Array:
     return pa.Array.from_buffers(_ARROW[dtype], len(values), [validity, pa.py_buffer(data)], nulls)
 
 
+def text_array(words: Sequence[str]) -> pa.Array:
+    """Words as an Arrow array; pandas stays out of it."""
+    return _array("string", words)
+
+
 def _bits(flags: Sequence[bool]) -> bytes:
     packed = bytearray((len(flags) + 7) // 8)
     for index, flag in enumerate(flags):

@@ -5,14 +5,17 @@ From a `Trace`, or straight from an Arrow table: the second way makes ten thousa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from migkit import parquet
 from migkit.drivers.monitor import ACTIONS
 from migkit.errors import MigkitError
 from migkit.meta import TraceMeta
@@ -29,6 +32,7 @@ NUMBERS = (
     "event_iteration", "event_lag_us", "domain_state", "domain_reason", "lifecycle_event", "lifecycle_detail",
     "argument", "succeeded", "error_code",
 )  # fmt: skip
+_ACTIONS = tuple(ACTIONS.values())
 # What the arrays are made of: columns to ask an Arrow file for.
 READ = (*NUMBERS, "source", "action")
 
@@ -70,10 +74,10 @@ def columns(trace: Trace) -> Columns:
         values = column.to_numpy(dtype=np.uint64 if unsigned else np.int64, na_value=0)
         return values.view(np.int64) if unsigned else values, column.notna().to_numpy(dtype=bool)
 
-    def text(name: str) -> list[str | None]:
-        return samples[name].astype(object).where(samples[name].notna(), None).tolist()
+    def place(name: str, words: Sequence[str]) -> Ints:
+        return pd.Index(words).get_indexer(pd.Index(samples[name].astype(object))).astype(np.int64)
 
-    return _made(trace.name, trace.meta, number, text)
+    return _made(trace.name, trace.meta, number, place)
 
 
 def table_columns(table: pa.Table, meta: TraceMeta, name: str = "") -> Columns:
@@ -83,11 +87,12 @@ def table_columns(table: pa.Table, meta: TraceMeta, name: str = "") -> Columns:
     def number(name: str) -> Known:
         return _arrow_number(table.column(name))
 
-    def text(name: str) -> list[str | None]:
-        found: list[str | None] = table.column(name).to_pylist()
-        return found
+    def place(name: str, words: Sequence[str]) -> Ints:
+        found = pc.index_in(table.column(name), value_set=parquet.text_array(words))
+        places, known = _arrow_number(found)
+        return np.where(known, places, -1)
 
-    return _made(name, meta, number, text)
+    return _made(name, meta, number, place)
 
 
 def _arrow_number(column: pa.ChunkedArray) -> Known:
@@ -107,18 +112,16 @@ def _bits(buffer: Any, begin: int, end: int) -> Bools:
 
 
 def _made(
-    name: str, meta: TraceMeta, number: Callable[[str], Known], text: Callable[[str], list[str | None]]
+    name: str, meta: TraceMeta, number: Callable[[str], Known], place: Callable[[str, Sequence[str]], Ints]
 ) -> Columns:
     numbers = {column: number(column) for column in NUMBERS}
     t0_ns = _begin_ns(numbers)
     if t0_ns is None:
         raise MigkitError(f"{name or 'trace'}: holds no sample of a running migration")
     t_ns = numbers["mono_ns"][0] - t0_ns
-    place = {source: index for index, source in enumerate(SOURCES)}
-    source = np.array([place.get(label or "", -1) for label in text("source")], dtype=np.int64)
     return Columns(
-        name=name, meta=meta, t0_ns=t0_ns, t_ns=t_ns, source=source, numbers=numbers,
-        actions=_actions(t_ns, numbers, text("action")),
+        name=name, meta=meta, t0_ns=t0_ns, t_ns=t_ns, source=place("source", SOURCES), numbers=numbers,
+        actions=_actions(t_ns, numbers, place("action", _ACTIONS)),
     )  # fmt: skip
 
 
@@ -131,13 +134,9 @@ def _begin_ns(numbers: Mapping[str, Known]) -> int | None:
     return int(numbers["mono_ns"][0][rows[0]]) - int(numbers["time_elapsed_ms"][0][rows[0]]) * NS_PER_MS
 
 
-def _actions(
-    t_ns: Ints, numbers: Mapping[str, Known], names: list[str | None]
-) -> list[tuple[int, str, int | None, bool]]:
+def _actions(t_ns: Ints, numbers: Mapping[str, Known], which: Ints) -> list[tuple[int, str, int | None, bool]]:
     (arguments, given), (succeeded, told) = numbers["argument"], numbers["succeeded"]
-    ours = set(ACTIONS.values())
     return [
-        (int(t_ns[i]), name, int(arguments[i]) if given[i] else None, bool(succeeded[i] or not told[i]))
-        for i, name in enumerate(names)
-        if name in ours
+        (int(t_ns[i]), _ACTIONS[which[i]], int(arguments[i]) if given[i] else None, bool(succeeded[i] or not told[i]))
+        for i in np.flatnonzero(which >= 0)
     ]

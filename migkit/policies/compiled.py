@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import importlib.util
 import inspect
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -33,6 +34,11 @@ def new_slots(count: int) -> Any:
     return np.zeros(count, dtype=SLOT_DTYPE).view(np.recarray)
 
 
+def available() -> bool:
+    """Whether numba is installed."""
+    return importlib.util.find_spec("numba") is not None
+
+
 @functools.cache
 def advance(rules: str) -> Advance:
     """The compiled form of `polling` or `events`. Raises MigkitError where numba is not installed."""
@@ -53,10 +59,10 @@ def compile_kept(make: Callable[[Advance, str], Any], rules: str, helpers: Seque
     modules `helpers`. Compiled code is kept on disk. numba only looks at the one file that the function is in: it has
     to use `sources`, which stands for all the others, so that a change in any of them is noticed.
     Raises MigkitError where numba is not installed."""
-    try:
-        import numba
-    except ImportError:
-        raise MigkitError("compiled rules need numba: pip install 'migkit[fast]'") from None
+    if not available():
+        raise MigkitError("compiled rules need numba: pip install 'migkit[fast]'")
+    import numba
+
     _make_known(tuple(helpers))
     function = make({"polling": polling, "events": events}[rules].advance, _sources(tuple(helpers)))
     try:
@@ -72,7 +78,8 @@ _RULES = (base, integers, stall, polling, events)
 @functools.cache
 def _sources(helpers: tuple[ModuleType, ...]) -> str:
     """A word that changes with any of the sources that are compiled."""
-    texts = [Path(str(module.__file__)).read_bytes() for module in (*_RULES, *helpers)]
+    texts = [Path(__file__).read_bytes()]
+    texts += [Path(str(module.__file__)).read_bytes() for module in (*_RULES, *helpers)]
     return hashlib.sha256(b"".join(texts)).hexdigest()
 
 
@@ -82,7 +89,7 @@ def _make_known(helpers: tuple[ModuleType, ...]) -> None:
     from numba.extending import overload, register_jitable
 
     for module in (*_RULES, *helpers):
-        for name, value in vars(module).items():
+        for value in list(vars(module).values()):
             if not inspect.isfunction(value) or value.__module__ != module.__name__ or value in _KNOWN:
                 continue
             _KNOWN.add(value)

@@ -36,11 +36,11 @@ from migkit.policies.base import (
     Slot,
     Wakes,
 )
-from migkit.policies.integers import below, float_to_signed, wrap
+from migkit.policies.integers import below, float_to_signed, unsigned_to_float, wrap
 
 # Stages: where a wake-up begins, or goes on once a call has come back.
 (
-    _START, _TUNE, _TUNED, _RULES, _RULE_CALLED, _INITIAL, _INITIAL_CALLED, _SAMPLE, _TRIGGERED, _DEADLINE,
+    _START, _TUNE, _TUNED, _RULES, _RULE_CALLED, _INITIAL, _INITIAL_CALLED, _SAMPLE, TRIGGERED, _DEADLINE,
     _DEADLINE_CALLED, _END,
 ) = range(12)  # fmt: skip
 
@@ -79,7 +79,7 @@ def advance(
                 if wakes.event[row]:
                     action, argument, reason = boundary(s, slots, options, now_ns // NS_PER_S)
             elif stage == _SAMPLE and complete and wakes.bps_set[row]:
-                s.ewma_bps = stall.smoothed(s.ewma_bps, wakes.bps[row], options.alpha)
+                s.ewma_bps = stall.smoothed(s.ewma_bps, unsigned_to_float(wakes.bps[row]), options.alpha)
             if action == NONE and _SAMPLE <= stage < _END:
                 action, argument, reason = with_stall_detection(s, options, now_ns // NS_PER_S, stage)
         if action != NONE:
@@ -192,13 +192,13 @@ def boundary(s: PlainState, slots: list[Slot], options: Options, elapsed_s: int)
     action, argument, reason = stall.decide(s, options, elapsed_s, estimate_ms)
     if action != NONE:
         s.switched, s.pending = True, action
-        s.resume = _DEADLINE if action == CANCEL else _TRIGGERED
+        s.resume = _DEADLINE if action == CANCEL else TRIGGERED
     return action, argument, reason
 
 
 def with_stall_detection(s: PlainState, options: Options, elapsed_s: int, stage: int) -> tuple[int, int, int]:
     """The completion deadline, or what follows from a call's outcome: (action, argument, reason)."""
-    if stage == _TRIGGERED:
+    if stage == TRIGGERED:
         triggered(s, options, elapsed_s)
     if stage == _DEADLINE_CALLED:
         overdue_called(s, options, elapsed_s)

@@ -32,10 +32,9 @@ from migkit.policies.integers import below, float_to_signed, float_to_unsigned, 
 _LARGEST_ESTIMATE_MS = 4294967295
 
 
-def smoothed(ewma_bps: float, bps: int, alpha: float) -> float:
+def smoothed(ewma_bps: float, latest_bps: float, alpha: float) -> float:
     """The next exponentially weighted bandwidth; the first value is taken as it is."""
-    latest = unsigned_to_float(bps)
-    return latest if ewma_bps == 0 else alpha * latest + (1 - alpha) * ewma_bps
+    return latest_bps if ewma_bps == 0 else alpha * latest_bps + (1 - alpha) * ewma_bps
 
 
 def estimate_ms(remaining: int, ewma_bps: float) -> int:
@@ -55,17 +54,29 @@ def process(s: PlainState, slots: list[Slot], options: Options) -> bool:
     if s.stalled:
         relax(s, slots, options.decay)
         return True
-    if not outside_set(s):
+    if not outside_set(s) or fell(s.outside_remaining, s.record_remaining, options.margin):
         return False
-    threshold = float_to_unsigned(unsigned_to_float(s.outside_remaining) * (1 - options.margin))
-    if below(s.record_remaining, threshold):
-        return False
-    s.stalled, s.best, s.history = True, s.outside_remaining, 0
-    if s.candidates > 0 and below(slots[s.candidates - 1].remaining, s.best):
-        s.best = slots[s.candidates - 1].remaining
-    s.patience_ms = options.window_ms
-    s.relax_deadline_ms = wrap(s.record_elapsed_ms + s.patience_ms)
+    detected(s, least(s, slots), options.window_ms)
     return True
+
+
+def fell(outside_remaining: int, remaining: int, margin: float) -> bool:
+    """Whether remaining is below the least that has left the window by more than the margin."""
+    return below(remaining, float_to_unsigned(unsigned_to_float(outside_remaining) * (1 - margin)))
+
+
+def least(s: PlainState, slots: list[Slot]) -> int:
+    """The least that remained at a boundary, within the window or before it."""
+    if s.candidates > 0 and below(slots[s.candidates - 1].remaining, s.outside_remaining):
+        return slots[s.candidates - 1].remaining
+    return s.outside_remaining
+
+
+def detected(s: PlainState, best: int, window_ms: int) -> None:
+    """A stall is found at the boundary in the state's record: from now on the best is waited for."""
+    s.stalled, s.best, s.history = True, best, 0
+    s.patience_ms = window_ms
+    s.relax_deadline_ms = wrap(s.record_elapsed_ms + s.patience_ms)
 
 
 def outside_set(s: PlainState) -> bool:

@@ -6,45 +6,66 @@ and agree with `replay`, is a test.
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple
+from typing import Literal
 
-from migkit.drivers.first.kernel import compiled_walks, plain_walks, records
+import numpy as np
+
+from migkit.drivers.first.deadlines import events_firsts, plain_course, polling_firsts
+from migkit.drivers.first.found import Firsts, nothing_found
+from migkit.drivers.first.kernel import compiled_walks, plain_walks
 from migkit.drivers.first.prepare import Prepared, prepare
+from migkit.drivers.first.settings import Settings, chosen, settings
+from migkit.drivers.first.stalls import stall_firsts
+from migkit.policies import compiled
 from migkit.policies.base import Options
 from migkit.policies.versions import Rules
 
-__all__ = ["Firsts", "Method", "Prepared", "firsts", "prepare"]
+__all__ = ["Firsts", "Method", "Prepared", "Settings", "firsts", "is_slow", "prepare", "settings"]
 
 Method = Literal["shortcut", "advance", "plain"]
 
 
-class Firsts(NamedTuple):
-    """What each setting does first to a trace; arrays of shape (settings,).
-
-    Attributes:
-        wake: index into the wakes of the first decisive action, -1 for none: an abort, post-copy, a pause, or a
-            downtime limit above the one in force on the record, when the call succeeds.
-        action, argument, reason: that action, by the codes of `migkit.policies.base`; ms for a downtime limit.
-        changed_wake: the first wake that set a downtime limit other than the one in force on the record, -1 for none.
-        estimate_ms, ewma_bps: how long sending the rest would take by the stall rule, and the bandwidth it reckoned
-            with, at that action; 0 where it has none.
-    """
-
-    wake: Any
-    action: Any
-    argument: Any
-    reason: Any
-    changed_wake: Any
-    estimate_ms: Any
-    ewma_bps: Any
-
-
-def firsts(prepared: Prepared, rules: Rules, options: Options, *, method: Method = "shortcut") -> Firsts:
+def firsts(prepared: Prepared, rules: Rules, options: Options | Settings, *, method: Method = "shortcut") -> Firsts:
     """The first decisive action of each setting.
 
     Parameters: `rules` of the settings' family; `options`, with arrays of shape (settings,) or single values as
-    fields; `method`, exact shortcuts, the compiled rules (`advance`) or the plain ones.
+    fields, or `settings(options)` where they meet many traces; `method`, exact shortcuts, the compiled rules
+    (`advance`) or the plain ones. Without numba (`is_slow`) shortcuts that need it become plain.
+    Raises MigkitError for `advance` without numba.
     """
-    settings = records(options)
-    found = (plain_walks if method == "plain" else compiled_walks)(prepared, rules, settings)
-    return Firsts(*(found[name] for name in Firsts._fields))
+    given = options if isinstance(options, Settings) else settings(options)
+    if method == "shortcut":
+        return _shortcuts(prepared, rules, given)
+    return (plain_walks if method == "plain" else compiled_walks)(prepared, rules, given.records)
+
+
+def is_slow(rules: Rules, options: Options | Settings) -> bool:
+    """Whether `firsts` walks these settings in plain Python: stall detection without numba."""
+    given = options if isinstance(options, Settings) else settings(options)
+    return rules == "events" and len(given.stall) > 0 and not compiled.available()
+
+
+def _shortcuts(prepared: Prepared, rules: Rules, given: Settings) -> Firsts:
+    """By shortcut where that is sure, else walked."""
+    walks = compiled_walks if compiled.available() else plain_walks
+    if not plain_course(prepared):
+        return walks(prepared, rules, given.records)
+    if rules == "events" and not len(given.other):
+        return _stall(prepared, given)
+    others = given.other if rules == "events" else np.arange(len(given.records))
+    by_deadline = polling_firsts if rules == "polling" else events_firsts
+    found, sure = by_deadline(prepared, chosen(given.columns, others))
+    if not sure.all():
+        found.put(np.flatnonzero(~sure), walks(prepared, rules, given.records[others[~sure]]))
+    if len(others) == len(given.records):
+        return found
+    every = nothing_found(len(given.records))
+    every.put(others, found)
+    every.put(given.stall, _stall(prepared, given))
+    return every
+
+
+def _stall(prepared: Prepared, given: Settings) -> Firsts:
+    if compiled.available():
+        return stall_firsts(prepared, given.records[given.stall], given.shared)
+    return plain_walks(prepared, "events", given.records[given.stall])

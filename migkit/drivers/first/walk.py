@@ -75,3 +75,14 @@ def believed(s: PlainState, options: Options, wake: int) -> tuple[int, float]:
     if wake == NOWHERE or not options.stall:
         return 0, 0.0
     return stall.estimate_ms(s.record_remaining, s.ewma_bps), s.ewma_bps
+
+
+def options_at(record: Any) -> Options:
+    """One setting's options out of its record, as local values."""
+    return Options(
+        record.ends_with_job, record.disruption_gate, record.progress_timeout_s, record.acceptable_s,
+        record.allow_post_copy, record.allow_workload_disruption, record.has_vfio, record.max_downtime_ms,
+        record.tuning, record.tuning_initial_ms, record.tuning_steps, record.tuning_start_after,
+        record.tuning_cooldown_ns, record.stall, record.margin, record.window_ms, record.switchover_s, record.alpha,
+        record.precopy_factor, record.decay, record.completion_factor, record.search_minima,
+    )  # fmt: skip
