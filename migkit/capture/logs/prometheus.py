@@ -1,14 +1,13 @@
 """Prometheus' answers about kubevirt_vmi_migration_* (JSON of a range query or of a range selector) into traces.
 
-Metrics: kubevirt/kubevirt pkg/monitoring, v0.53.0 to main at d923fdb815. v0.53 and v0.54 put pages a second under a name
-that says bytes; v1.1 to v1.6 put the memory's bandwidth under the disk's name (v1.1 the disk's under the memory's);
+Metrics: kubevirt/kubevirt pkg/monitoring, v0.53.0 to main at d923fdb815. v0.53 and v0.54 put pages a second under a
+name that says bytes; v1.1 to v1.6 put memory bandwidth under the name of the disk (v1.1 the disk under memory);
 virt-handler samples every 5 s from v1.4 on and hands its last ten samples out again at each scrape.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import re
 import statistics as numbers
 from collections import Counter
