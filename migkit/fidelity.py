@@ -101,7 +101,7 @@ def _stall(trace: Trace) -> list[Answer]:
     """Stall detection: iterations' ends from events, bandwidth from polls."""
     for column, words in (("data_remaining_bytes", "remaining data"), ("memory_bps", "bandwidth"),
                           ("memory_iteration", "iterations")):  # fmt: skip
-        if not _known(trace, column):
+        if column in trace.meta.cadence.lacks:
             return [_no(f"stall detection needs {words}, which the trace does not have")]
     if not hears_iterations(trace):
         return [_no("stall detection works by iteration events, which the trace does not have")]
@@ -109,11 +109,14 @@ def _stall(trace: Trace) -> list[Answer]:
 
 
 def hears_iterations(trace: Trace) -> bool:
-    """Whether iteration events would stand in the trace: it has some, or its recorder listened for them."""
-    rows = trace.samples
-    if (rows["source"] == "wake").any():
-        return bool(rows["event_iteration"].notna().any())
-    return bool((rows["source"] == "iteration").any() or trace.meta.cadence.iteration_events)
+    """Whether iteration events stand in the trace, or would: its recorder listened for them; or, where nobody tells
+    that, it shows no second iteration."""
+    rows, listened = trace.samples, trace.meta.cadence.iteration_events
+    if rows["event_iteration"].notna().any() or (rows["source"] == "iteration").any():
+        return True
+    if listened is None or (rows["source"] == "wake").any():
+        return bool(rows["memory_iteration"].dropna().max() <= 1) if rows["memory_iteration"].notna().any() else True
+    return listened
 
 
 def _polling(trace: Trace, policy: Policy) -> list[Answer]:
@@ -123,7 +126,7 @@ def _polling(trace: Trace, policy: Policy) -> list[Answer]:
     if timeout_s:
         found += _stuck(trace, timeout_s)
     if policy.options.get("downtime_tuning"):
-        if not _known(trace, "memory_iteration"):
+        if "memory_iteration" in trace.meta.cadence.lacks:
             return [_no("downtime tuning needs iterations, which the trace does not have")]
         if interval_ms(trace) > MONITOR_MS:
             found.append(Answer(level="approximate", why=f"the limit is raised at {_apart(trace)}"))
@@ -132,7 +135,7 @@ def _polling(trace: Trace, policy: Policy) -> list[Answer]:
 
 def _stuck(trace: Trace, timeout_s: int) -> list[Answer]:
     """Progress is one lower value of remaining data. A coarse trace misses some of it, but makes none up."""
-    if not _known(trace, "data_remaining_bytes"):
+    if "data_remaining_bytes" in trace.meta.cadence.lacks:
         return [_no("the progress timeout needs remaining data, which the trace does not have")]
     if not _is_coarse(trace):
         return []
@@ -170,7 +173,3 @@ def _grain(trace: Trace) -> str:
 
 def _apart(trace: Trace) -> str:
     return f"samples {format_ms(interval_ms(trace))} apart instead of {MONITOR_MS} ms"
-
-
-def _known(trace: Trace, column: str) -> bool:
-    return bool(trace.samples[column][trace.active].notna().any())
