@@ -12,13 +12,16 @@ from typing import Literal
 
 import numpy as np
 
+from migkit.policies.size import data_size_gb as size_of
 from migkit.policies.versions import Policy
 from migkit.trace import Trace
-from migkit.units import NS_PER_MS, format_bytes, format_ms, format_s
+from migkit.units import MIB, NS_PER_MS, format_bytes, format_ms
 
 Level = Literal["exact", "approximate", "no"]
 # KubeVirt's monitor sleeps this long between two looks.
 MONITOR_MS = 400
+# Video memory and firmware of a guest hardly come to more.
+_DEVICES_BYTES = 256 * MIB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,8 +32,8 @@ class Answer:
     why: str = ""
 
 
-def answers(trace: Trace, policy: Policy) -> Answer:
-    """What replaying `policy` over `trace` is worth.
+def answers(trace: Trace, policy: Policy, *, size_known: bool = False) -> Answer:
+    """What replaying `policy` over `trace` is worth; `size_known`: the caller tells the data size himself.
 
     Returns level "exact" (as good as a recording at the monitor's own pace), "approximate" (decisions may come at
     other times, or differ, because the trace is coarser than the rule) or "no" (the rule works by something that the
@@ -40,7 +43,11 @@ def answers(trace: Trace, policy: Policy) -> Answer:
     >>> answers(mk.load("data/traces/stall_link.parquet"), mk.policy("kubevirt-1.9-stall")).level
     'exact'
     """
-    found = [*_deadline(trace), *(_stall(trace) if policy.hears_iterations else _polling(trace, policy))]
+    found = [
+        *_deadline(trace),
+        *(_size(trace, policy) if not size_known else []),
+        *(_stall(trace) if policy.hears_iterations else _polling(trace, policy)),
+    ]
     for level in ("no", "approximate"):
         reasons = [answer.why for answer in found if answer.level == level]
         if reasons:
@@ -68,11 +75,33 @@ def _deadline(trace: Trace) -> list[Answer]:
     return [Answer(level="approximate", why=f"when the migration began is known to {format_ms(uncertain_ms)} only")]
 
 
+def counted_memory_bytes(trace: Trace) -> int | None:
+    """The memory that libvirt counts in the migration: the guest's and that of its devices; None where untold."""
+    counted = trace.samples["memory_total_bytes"][trace.active].dropna()
+    return int(counted.max()) if len(counted) and counted.max() > 0 else None
+
+
+def _size(trace: Trace, policy: Policy) -> list[Answer]:
+    """The deadline grows with the guest's memory. Where only libvirt's count is known the devices' share of it may
+    make one more GB, or not."""
+    counted = counted_memory_bytes(trace)
+    if (
+        trace.meta.domain.memory_bytes is not None
+        or counted is None
+        or not policy.options["completion_timeout_per_gib"]
+    ):
+        return []
+    if size_of(memory=counted) == size_of(memory=max(counted - _DEVICES_BYTES, 0)):
+        return []
+    return [Answer(level="approximate", why="the guest's memory is unknown, and what libvirt counts may make the "
+                                            "deadline a GB's worth too long")]  # fmt: skip
+
+
 def _stall(trace: Trace) -> list[Answer]:
     """Stall detection: iterations' ends from events, bandwidth from polls."""
     for column, words in (("data_remaining_bytes", "remaining data"), ("memory_bps", "bandwidth"),
                           ("memory_iteration", "iterations")):  # fmt: skip
-        if not _known(trace, column):
+        if column in trace.meta.cadence.lacks:
             return [_no(f"stall detection needs {words}, which the trace does not have")]
     if not hears_iterations(trace):
         return [_no("stall detection works by iteration events, which the trace does not have")]
@@ -80,11 +109,14 @@ def _stall(trace: Trace) -> list[Answer]:
 
 
 def hears_iterations(trace: Trace) -> bool:
-    """Whether iteration events would stand in the trace: it has some, or its recorder listened for them."""
-    rows = trace.samples
-    if (rows["source"] == "wake").any():
-        return bool(rows["event_iteration"].notna().any())
-    return bool((rows["source"] == "iteration").any() or trace.meta.cadence.iteration_events)
+    """Whether iteration events stand in the trace, or would: its recorder listened for them; or, where nobody tells
+    that, it shows no second iteration."""
+    rows, listened = trace.samples, trace.meta.cadence.iteration_events
+    if rows["event_iteration"].notna().any() or (rows["source"] == "iteration").any():
+        return True
+    if listened is None or (rows["source"] == "wake").any():
+        return bool(rows["memory_iteration"].dropna().max() <= 1) if rows["memory_iteration"].notna().any() else True
+    return listened
 
 
 def _polling(trace: Trace, policy: Policy) -> list[Answer]:
@@ -94,16 +126,16 @@ def _polling(trace: Trace, policy: Policy) -> list[Answer]:
     if timeout_s:
         found += _stuck(trace, timeout_s)
     if policy.options.get("downtime_tuning"):
-        if not _known(trace, "memory_iteration"):
+        if "memory_iteration" in trace.meta.cadence.lacks:
             return [_no("downtime tuning needs iterations, which the trace does not have")]
         if interval_ms(trace) > MONITOR_MS:
-            found += _coarse(trace, "the limit is raised at")
+            found.append(Answer(level="approximate", why=f"the limit is raised at {_apart(trace)}"))
     return found
 
 
 def _stuck(trace: Trace, timeout_s: int) -> list[Answer]:
     """Progress is one lower value of remaining data. A coarse trace misses some of it, but makes none up."""
-    if not _known(trace, "data_remaining_bytes"):
+    if "data_remaining_bytes" in trace.meta.cadence.lacks:
         return [_no("the progress timeout needs remaining data, which the trace does not have")]
     if not _is_coarse(trace):
         return []
@@ -135,9 +167,9 @@ def _coarse(trace: Trace, what: str) -> list[Answer]:
 
 def _grain(trace: Trace) -> str:
     step = trace.meta.cadence.resolution_bytes
-    rounded = f" in whole {format_bytes(step).removeprefix('1 ')}" if step else ""
-    return f"samples {format_s(interval_ms(trace) / 1000)} apart{rounded}, where the rule looks every 400 ms"
+    rounded = f", in whole {format_bytes(step).removeprefix('1 ')}" if step else ""
+    return f"{_apart(trace)}{rounded}"
 
 
-def _known(trace: Trace, column: str) -> bool:
-    return bool(trace.samples[column][trace.active].notna().any())
+def _apart(trace: Trace) -> str:
+    return f"samples {format_ms(interval_ms(trace))} apart instead of {MONITOR_MS} ms"

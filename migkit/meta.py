@@ -70,13 +70,15 @@ class Migration:
 class Cadence:
     """How it was recorded. `gaps` are (from, to) monotonic ns during which nobody could look. What a source rounded
     before anybody could record it: `resolution_bytes` of amounts and `resolution_bps` of rates, both rounded down;
-    `start_uncertain_ms`, by how much the moment when the job began may be off."""
+    `start_uncertain_ms`, by how much the moment when the job began may be off; `lacks`, columns that the source never
+    has, whatever libvirt said."""
 
     recorder: str = ""
     interval_ms: float | None = None
     resolution_bytes: int | None = None
     resolution_bps: int | None = None
     start_uncertain_ms: float | None = None
+    lacks: tuple[str, ...] = ()
     iteration_events: bool | None = None
     read_only: bool | None = None
     via: str = ""

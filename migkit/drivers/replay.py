@@ -16,7 +16,7 @@ from migkit.drivers.monitor import ACTIONS, Monitor
 from migkit.drivers.record import CODES, SAME_NS, Record
 from migkit.drivers.schedule import PHASES, POLL_NS, Schedule, schedules
 from migkit.errors import MigkitError, UsageError, unknown
-from migkit.fidelity import Answer, Level, answers, interval_ms
+from migkit.fidelity import Answer, Level, answers, counted_memory_bytes, interval_ms
 from migkit.policies import base
 from migkit.policies.base import Options, Wakes
 from migkit.policies.size import data_size_gb as size_of
@@ -109,7 +109,7 @@ def replay(
     [['abort', 'timeout']]
     """
     _check(trace, policy, failures or {})
-    fidelity = answers(trace, policy)
+    fidelity = answers(trace, policy, size_known=data_size_gb is not None)
     if fidelity.level == "no" and not anyway:
         raise MigkitError(
             f"{trace.name or 'trace'} cannot answer for {policy.name}: {fidelity.why} (anyway=True, --anyway: go on)"
@@ -160,9 +160,12 @@ def checked_size(data_size_gb: int) -> int:
 
 
 def trace_data_size(trace: Trace, policy: Policy) -> int:
-    """The data size behind the deadline, in GB: the guest's memory and, where the version counts them and the
-    migration copied disks, what libvirt said of them when it first did."""
+    """The data size behind the deadline, in GB: the guest's memory, else what libvirt counts of it (which is a little
+    more); and, where the version counts them and the migration copied disks, what libvirt said of them when it first
+    did."""
     memory = trace.meta.domain.memory_bytes
+    if memory is None:
+        memory = counted_memory_bytes(trace)
     if memory is None:
         raise MigkitError(f"{trace.name or 'trace'}: the guest's memory is unknown; pass data_size_gb (--data-size-gb)")
     disks = trace.column("disk_total_bytes")

@@ -280,7 +280,7 @@ def _meta(
             recorder="KubeVirt's migration monitor", interval_ms=_interval_ms(samples),
             resolution_bytes=MIB if in_mib else None,
             resolution_bps=mbps if any(sample.said.in_mbps for sample in samples) else None,
-            iteration_events=_hears(samples, events), read_only=False,
+            iteration_events=_hears(samples, events), read_only=False, lacks=() if mbps else ("memory_bps",),
         ),
         end=_end(samples, events, facts),
         notes=draft.notes,

@@ -1,14 +1,13 @@
 """Prometheus' answers about kubevirt_vmi_migration_* (JSON of a range query or of a range selector) into traces.
 
-Metrics: kubevirt/kubevirt pkg/monitoring, v0.53.0 to main at d923fdb815. v0.53 and v0.54 put pages a second under a name
-that says bytes; v1.1 to v1.6 put the memory's bandwidth under the disk's name (v1.1 the disk's under the memory's);
+Metrics: kubevirt/kubevirt pkg/monitoring, v0.53.0 to main at d923fdb815. v0.53 and v0.54 put pages a second under a
+name that says bytes; v1.1 to v1.6 put memory bandwidth under the name of the disk (v1.1 the disk under memory);
 virt-handler samples every 5 s from v1.4 on and hands its last ten samples out again at each scrape.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import re
 import statistics as numbers
 from collections import Counter
@@ -41,6 +40,9 @@ _SAMPLED_MS = 5000
 _APART_MS = 120_000
 # The product of pages and page size is what the metric says; libvirt gives them apart.
 _PAGE_BYTES = 4096
+
+# Of what rules look at: what is not exported, or was not asked for.
+_LACKS = {"data_remaining_bytes", "memory_bps", "memory_iteration"}
 
 Points = dict[int, int]
 
@@ -194,7 +196,7 @@ def _imported(guest: _Guest, moments: list[int], known: _Times, before_ms: int, 
     rows = [_row(guest, moment, kept[0] if start_s is None else start_s * 1000, start_s is not None, rates)
             for moment in kept]  # fmt: skip
     possible = [row for row in rows if fits(row)]
-    meta = _meta(guest, kept, start_s, _end(known, kept, start_s), facts)
+    meta = _meta(guest, kept, possible, start_s, _end(known, kept, start_s), facts)
     began_ns = (kept[0] if start_s is None else start_s * 1000) * NS_PER_MS
     name = trace_name(f"{guest.namespace}-{guest.name}" if guest.namespace else guest.name, began_ns)
     return Imported(rows=possible, meta=meta, name=name, skipped=skipped, said=tuple(said))
@@ -250,7 +252,9 @@ def _row(guest: _Guest, moment: int, start_ms: int, started: bool, rates: Mappin
     return row
 
 
-def _meta(guest: _Guest, kept: list[int], start_s: int | None, end: End, facts: Facts) -> TraceMeta:
+def _meta(
+    guest: _Guest, kept: list[int], rows: Sequence[Row], start_s: int | None, end: End, facts: Facts
+) -> TraceMeta:
     apart = [b - a for a, b in pairwise(kept)]
     interval_ms = float(numbers.median(apart)) if apart else float(_SAMPLED_MS)
     return TraceMeta(
@@ -263,6 +267,7 @@ def _meta(guest: _Guest, kept: list[int], start_s: int | None, end: End, facts: 
         migration=Migration(started_wall_ns=None if start_s is None else start_s * NS_PER_S),
         cadence=Cadence(
             recorder="KubeVirt's virt-handler", interval_ms=interval_ms, iteration_events=False, read_only=True,
+            lacks=tuple(sorted(_LACKS - {column for row in rows for column, value in row.items() if value is not None})),
             start_uncertain_ms=interval_ms if start_s is None else 1000.0,
         ),
         end=end,
