@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 import migkit as mk
-from migkit.explanation import examine
+from migkit.explanation import explain
 from migkit.meta import End
 from migkit.units import NS_PER_S
 
@@ -55,7 +55,7 @@ def judged(traces: Sequence[mk.Trace]) -> pd.DataFrame:
     for trace in traces:
         assert trace.meta.lab is not None
         truth = trace.meta.lab.truth
-        found = examine(trace.replace_meta(lab=None)).verdict
+        found = explain(trace.replace_meta(lab=None), thresholds=False).verdict
         converges = "yes" if truth["converges"] else "no"
         rows.append((trace.name, truth["limited_by"], ", ".join(found.limited_by) or "cannot tell",
                      kind(truth["limited_by"], found.limited_by), converges, found.converges,

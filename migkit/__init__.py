@@ -24,6 +24,7 @@ _HOMES = {
     "kubevirt": "migkit.policies",
     "policy": "migkit.policies",
     "compare": "migkit.comparison",
+    "explain": "migkit.explanation",
     "read_configuration": "migkit.manifest",
     "Replay": "migkit.drivers.replay",
     "replay": "migkit.drivers.replay",
@@ -42,6 +43,7 @@ __all__ = [
     "UsageError",
     "__version__",
     "compare",
+    "explain",
     "kubevirt",
     "live",
     "load",
@@ -68,6 +70,7 @@ if TYPE_CHECKING:
     from migkit.dataset import open_dataset
     from migkit.drivers.live import live
     from migkit.drivers.replay import Replay, replay
+    from migkit.explanation import explain
     from migkit.manifest import read_configuration
     from migkit.policies import kubevirt, policy
     from migkit.samples import sample, sample_names

@@ -18,7 +18,7 @@ LAYERS = (
     ("policies",),
     ("capture", "stats"),
     ("drivers",),
-    ("lab", "plot", "card", "comparison", "manifest"),
+    ("lab", "plot", "card", "comparison", "explanation", "manifest"),
     ("report",),
     ("cli",),
     ("testing",),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,7 +28,7 @@ _ONE_STALL_RATIO = 0.8
 class Window:
     """A time in which less was sent than could be. `kind` is stall (nothing at all) or slow. It began within
     `spread_s` before `start_s` and ended within `spread_s` before `end_s`; `open_end` when the recording ends in it.
-    `lost_s`: how much longer the migration took for it."""
+    `lost_s`: how much longer the migration took for it; `longest_pause_s`: the longest time in it without any data."""
 
     kind: str
     start_s: float
@@ -34,6 +36,7 @@ class Window:
     spread_s: float
     moved_bytes: float
     lost_s: float
+    longest_pause_s: float
     limit_bps: float | None
     open_end: bool
 
@@ -50,7 +53,7 @@ class Window:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Flow:
-    """`interval_s` between two samples; `bandwidth_bps` as it usually was while memory or disks were copied; `best_bps`
+    """`interval_s` between two samples; `bandwidth_bps` as it usually was outside the windows; `best_bps`
     the most that was allowed, or carried where no limit is known; `limits` over time; `skimming_ratio` the share of
     time in which mostly pages of zeros were passed over."""
 
@@ -75,19 +78,22 @@ def measure(trace: Trace, limits: Limits, until_s: float) -> Flow:
     ratio = np.where(np.isfinite(allowed), _SLOW_RATIO, _SLOW_RATIO_WITHOUT_LIMIT)
     effective = np.maximum(rate, page_rate)
     slow = effective < ratio * reference
-    windows = [_window(run, edges, rate, reference, allowed, interval_s) for run in _runs(slow)]
-    kept = [w for w in windows if w.duration_s >= _SLOW_S and w.lost_s >= STALL_S]
+    found = [_window(run, edges, rate, reference, allowed, interval_s) for run in _runs(slow)]
+    kept = [w for w in found if w.duration_s >= _SLOW_S and w.lost_s >= STALL_S]
     skimming = (rate < ratio * reference) & ~slow
+    windows = sorted(_merged(kept, stalls), key=lambda w: w.start_s)
+    flowing = [not any(w.start_s < b and a < w.end_s for w in windows) for a, b in itertools.pairwise(edges)]
+    usually = rate[np.array(flowing, dtype=bool)] if any(flowing) else rate
     highest = [limit for _, limit in limits]
     best = max((limit for limit in highest if limit), default=usual) if all(highest) else usual
     return Flow(
         interval_s=interval_s,
         samples=len(t),
-        bandwidth_bps=float(np.median(rate)) if len(rate) else np.nan,
+        bandwidth_bps=float(np.median(usually)) if len(rate) else np.nan,
         best_bps=best,
         limits=limits,
         skimming_ratio=float(skimming.mean()) if len(rate) else 0.0,
-        windows=tuple(sorted(_merged(kept, stalls), key=lambda w: w.start_s)),
+        windows=tuple(windows),
     )
 
 
@@ -138,6 +144,7 @@ def _window(
         spread_s=max(width_s, interval_s),
         moved_bytes=float(rate[a:b].sum() * width_s),
         lost_s=float(np.clip(1 - rate[a:b] / reference[a:b], 0, None).sum() * width_s),
+        longest_pause_s=0.0,
         limit_bps=held if np.isfinite(held) else None,
         open_end=b == len(rate),
     )
@@ -155,7 +162,7 @@ def _stalls(t: Floats, sent: Floats, interval_s: float) -> list[Window]:
         end_s = float(t[after - 1] if open_end else t[after])
         duration_s = end_s - float(t[first])
         found.append(Window(kind="stall", start_s=float(t[first]), end_s=end_s, spread_s=interval_s, moved_bytes=0.0,
-                            lost_s=duration_s, limit_bps=None, open_end=bool(open_end)))  # fmt: skip
+                            lost_s=duration_s, longest_pause_s=duration_s, limit_bps=None, open_end=bool(open_end)))  # fmt: skip
     return found
 
 
@@ -165,7 +172,11 @@ def _merged(slow: list[Window], stalls: list[Window]) -> list[Window]:
         w for w in slow if any(_shared_s(w, s) >= _ONE_STALL_RATIO * min(w.duration_s, s.duration_s) and
                                s.duration_s >= _ONE_STALL_RATIO * (w.duration_s - 2 * w.spread_s) for s in stalls)
     ]  # fmt: skip
-    trickling = [w for w in slow if w not in single]
+    trickling = [
+        dataclasses.replace(w, longest_pause_s=max((s.duration_s for s in stalls if _shared_s(w, s) > 0), default=0.0))
+        for w in slow
+        if w not in single
+    ]
     return trickling + [s for s in stalls if not any(_shared_s(w, s) > 0 for w in trickling)]
 
 

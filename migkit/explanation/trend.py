@@ -37,7 +37,8 @@ class Trend:
 
     `level_bytes` is the median of their peaks, None where samples are too far apart to see peaks; `slope_bps` its
     change a second (negative: falling) with its 90 % interval `slope_low_bps` to `slope_high_bps`; `direction` falling,
-    flat, rising, or None below three passes; `rests_at_bytes` where a slowing fall would come to rest.
+    flat, rising, or None below three passes; `rests_at_bytes` where a slowing fall would come to
+    rest, if that is well above what the downtime limit lets through.
     `dirty_ratio` is dirtied over sent; `dirty_bps` its rate, `least_dirty_bps` the highest that any pass showed: the
     guest writes at least so fast. `pause_s` is how long the guest would have to stand still for the rest to be sent,
     between `pause_low_s` and `pause_high_s`.
@@ -90,10 +91,10 @@ def trend(course: Course) -> Trend | None:
         slope_low_bps=low,
         slope_high_bps=high,
         direction=_direction(starts, peaks, slope, low, high) if traced else None,
-        rests_at_bytes=_rests_at(peaks[-4:]) if resolved else None,
+        rests_at_bytes=_rests_at(peaks[-4:], 2 * course.downtime_limit_ms / 1000 * sent / span_s) if resolved else None,
         dirty_ratio=new / sent,
         dirty_bps=new / span_s,
-        least_dirty_bps=float(np.max(rates)) if len(rates) else new / span_s,
+        least_dirty_bps=float(np.max(rates, initial=new / span_s)),
         bandwidth_bps=sent / span_s,
         pause_s=pause[0],
         pause_low_s=pause[1],
@@ -135,12 +136,13 @@ def _direction(t: Floats, peaks: Floats, slope: float, low: float, high: float) 
     return "rising" if low > 0 and change > _FLAT_RATIO else "flat"
 
 
-def _rests_at(peaks: Floats) -> float | None:
+def _rests_at(peaks: Floats, fits_bytes: float) -> float | None:
     """The limit of a fall that slows geometrically (Aitken's delta-squared), from the last four peaks."""
     falls = -np.diff(peaks)
     if len(falls) < 3 or (falls <= 0).any() or (falls[1:] > _SHRINKING_RATIO * falls[:-1]).any():
         return None
-    return float(peaks[-1] - falls[-1] ** 2 / (falls[-2] - falls[-1]))
+    rests = float(peaks[-1] - falls[-1] ** 2 / (falls[-2] - falls[-1]))
+    return rests if rests > fits_bytes else None
 
 
 def _pause_s(course: Course, recent: pd.DataFrame, level: float | None, flow_bps: float) -> tuple[float, float, float]:
