@@ -19,6 +19,7 @@ import pandas as pd
 
 import migkit as mk
 from migkit.explanation import explain
+from migkit.explanation.flow import STALL_S
 from migkit.meta import End
 from migkit.units import NS_PER_S
 
@@ -59,7 +60,7 @@ def judged(traces: Sequence[mk.Trace]) -> pd.DataFrame:
         converges = "yes" if truth["converges"] else "no"
         rows.append((trace.name, truth["limited_by"], ", ".join(found.limited_by) or "cannot tell",
                      kind(truth["limited_by"], found.limited_by), converges, found.converges,
-                     "silent" if found.converges == "cannot tell" else kind(converges, (found.converges,))))  # fmt: skip
+                     kind(converges, () if found.converges == "cannot tell" else (found.converges,))))  # fmt: skip
     columns = ["trace", "cause", "verdict", "limited by", "converges", "said", "convergence"]
     return pd.DataFrame(rows, columns=columns)
 
@@ -85,19 +86,21 @@ def counts(table: pd.DataFrame) -> pd.DataFrame:
 
 def cut(trace: mk.Trace, share: float) -> mk.Trace:
     """The trace as it would be had the recorder stopped after this share of its running time."""
-    last_ns = trace.t0_ns + int(share * trace.t_s[trace.active][-1] * NS_PER_S)
+    seen_s = trace.t_s[trace.active]
+    last_ns = trace.t0_ns + int(max(share * seen_s[-1], seen_s[0]) * NS_PER_S) + 1
     rows = trace.samples[trace.samples["mono_ns"] <= last_ns].reset_index(drop=True)
-    notes = {**trace.meta.notes, "downtime_limits_ms": [
-        [at, limit] for at, limit in trace.meta.notes.get("downtime_limits_ms") or [] if int(at) <= last_ns]}  # fmt: skip
+    limits = trace.meta.notes.get("downtime_limits_ms") or []
+    notes = {**trace.meta.notes, "downtime_limits_ms": [known for known in limits if int(known[0]) <= last_ns]}
     shorter = dataclasses.replace(trace, samples=rows)
     return shorter.replace_meta(end=End(outcome="interrupted"), heartbeat=None, notes=notes)
 
 
 def cause_within(trace: mk.Trace, share: float) -> bool:
-    """Whether what the label speaks of had begun by then: a fault, or the change that made it converge."""
+    """Whether what the label speaks of could be seen by then: a fault, or the change that made it converge."""
     assert trace.meta.lab is not None
     until_s = share * trace.t_s[trace.active][-1]
-    begins_s = trace.meta.lab.truth.get("fault_from_s", 0.0)
+    fault_s = trace.meta.lab.truth.get("fault_from_s")
+    begins_s = 0.0 if fault_s is None else fault_s + STALL_S
     raised = np.flatnonzero((trace.samples["action"] == "set_bandwidth").fillna(False).to_numpy(dtype=bool))
     return bool(begins_s < until_s and all(trace.t_s[i] < until_s for i in raised))
 

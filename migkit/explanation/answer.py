@@ -62,7 +62,7 @@ class Explanation:
     @property
     def table(self) -> pd.DataFrame:
         """One row a question: question, answer, basis, from_s, until_s, evidence (in words)."""
-        from migkit.explanation.text import evidence
+        from migkit.explanation.evidence import evidence
 
         rows = [(a.question, a.answer, a.basis, a.from_s, a.until_s, evidence(a)) for a in self.answers]
         columns = ["question", "answer", "basis", "from_s", "until_s", "evidence"]

@@ -38,10 +38,10 @@ class Help:
 class Course:
     """One migration. Times are seconds since the job began.
 
-    `ram_s` and `until_s` bound the pre-copy of the memory; `end_s` is when the job was over or last seen. `passes` are
-    the closed passes of the pre-copy up to a help that changed it, with `sent_pages_bytes` (pages sent, whatever they weighed)
-    and `clean` (outside all windows). `first_pass_s` is (latest moment it was seen, earliest at which the next one
-    was), None while it lasts.
+    `ram_s` and `until_s` bound the pre-copy of the memory; `end_s` is when the job was over or last seen. `tail` has
+    all passes of the pre-copy, `passes` the closed ones up to a help that changed it, with `sent_pages_bytes` (pages
+    sent, whatever they weighed) and `clean` (outside all windows). `first_pass_s` is (latest moment it was seen,
+    earliest at which the next one was), None while it lasts.
     """
 
     trace: Trace

@@ -161,23 +161,26 @@ def _stalls(t: Floats, sent: Floats, interval_s: float) -> list[Window]:
         open_end = after == len(t)
         end_s = float(t[after - 1] if open_end else t[after])
         duration_s = end_s - float(t[first])
-        found.append(Window(kind="stall", start_s=float(t[first]), end_s=end_s, spread_s=interval_s, moved_bytes=0.0,
-                            lost_s=duration_s, longest_pause_s=duration_s, limit_bps=None, open_end=bool(open_end)))  # fmt: skip
+        found.append(Window(kind="stall", start_s=float(t[first]), end_s=end_s, spread_s=interval_s,
+                            moved_bytes=0.0, lost_s=duration_s, longest_pause_s=duration_s, limit_bps=None,
+                            open_end=bool(open_end)))  # fmt: skip
     return found
 
 
 def _merged(slow: list[Window], stalls: list[Window]) -> list[Window]:
-    """Slow windows that are no single stall, and the stalls outside them."""
-    single = [
-        w for w in slow if any(_shared_s(w, s) >= _ONE_STALL_RATIO * min(w.duration_s, s.duration_s) and
-                               s.duration_s >= _ONE_STALL_RATIO * (w.duration_s - 2 * w.spread_s) for s in stalls)
-    ]  # fmt: skip
-    trickling = [
-        dataclasses.replace(w, longest_pause_s=max((s.duration_s for s in stalls if _shared_s(w, s) > 0), default=0.0))
-        for w in slow
-        if w not in single
-    ]
+    """Slow windows that are no single stall, with their longest pause, and the stalls outside them."""
+    trickling = [_with_pause(w, stalls) for w in slow if not any(_is_that_stall(w, s) for s in stalls)]
     return trickling + [s for s in stalls if not any(_shared_s(w, s) > 0 for w in trickling)]
+
+
+def _is_that_stall(slow: Window, stall: Window) -> bool:
+    """A stall makes the cells at its ends slow as well."""
+    return _shared_s(slow, stall) >= _ONE_STALL_RATIO * max(slow.duration_s - 2 * slow.spread_s, 0.0)
+
+
+def _with_pause(slow: Window, stalls: list[Window]) -> Window:
+    pauses = [s.duration_s for s in stalls if _shared_s(slow, s) > 0]
+    return dataclasses.replace(slow, longest_pause_s=max(pauses, default=0.0))
 
 
 def _shared_s(a: Window, b: Window) -> float:

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from migkit import stats
-from migkit.explanation.answer import Answer
+from migkit.explanation.answer import Answer, Figure
 from migkit.explanation.course import Course
 from migkit.explanation.flow import STALL_S, Window
-from migkit.explanation.trend import Trend
+from migkit.explanation.trend import Trend, since_s
 from migkit.explanation.verdict import CANNOT_TELL, NO, YES
+
+Figures = dict[str, Figure]
 
 # Newly dirtied over sent: what comes closer to 1 than this gains nothing.
 _TOO_HIGH_RATIO = 0.9
-# A level is reached by the first peak from which on nearly all stay within this of it.
-_SETTLED_RATIO = 0.25
-_NEARLY_ALL_RATIO = 0.8
 
 
 def answers(course: Course, trend: Trend | None) -> tuple[Answer, ...]:
@@ -44,13 +42,13 @@ def remaining_falls(course: Course, trend: Trend | None) -> Answer:
         if course.by_itself:
             return Answer(question=name, answer=YES, basis="observed", figures={"passes": len(course.tail)})
         return Answer(question=name, answer=CANNOT_TELL, basis="unknowable", figures={"passes": closed})
-    figures = {
+    figures: Figures = {
         "passes": trend.passes,
         "level_bytes": trend.level_bytes,
         "slope_bytes_a_minute": 60 * trend.slope_bps,
         "slope_low_bytes_a_minute": 60 * trend.slope_low_bps,
         "slope_high_bytes_a_minute": 60 * trend.slope_high_bps,
-        "settled_s": _settled_s(course, trend),
+        "settled_s": None if trend.direction == "falling" else trend.settled_s,
         "fits_after_s": None,
         "fits_after_at_least_s": None,
         "rests_at_bytes": trend.rests_at_bytes,
@@ -62,22 +60,6 @@ def remaining_falls(course: Course, trend: Trend | None) -> Answer:
     answer, basis = (YES, "observed") if falls or course.by_itself else (NO, "observed")
     return Answer(question=name, answer=answer, basis=basis, from_s=trend.since_s, until_s=trend.until_s,
                   figures=figures)  # fmt: skip
-
-
-def _settled_s(course: Course, trend: Trend) -> float | None:
-    """Since when the peaks stay at the level."""
-    if trend.level_bytes is None or trend.direction == "falling":
-        return None
-    later = course.passes[course.passes["iteration"] >= 2]
-    near = (later["remaining_start_bytes"] / trend.level_bytes - 1).abs().to_numpy(float) <= _SETTLED_RATIO
-    return _since_s(later, near)
-
-
-def _since_s(passes: pd.DataFrame, holds: npt.NDArray[np.bool_]) -> float | None:
-    """The start of the first pass that holds, and after which nearly all others do: short ones scatter."""
-    share = np.cumsum(holds[::-1])[::-1] / np.arange(len(holds), 0, -1)
-    found = np.flatnonzero(holds & (share >= _NEARLY_ALL_RATIO))
-    return float(passes["start_s"].iloc[found[0]]) if len(found) else None
 
 
 def _fits_after_s(course: Course, trend: Trend, slope_bps: float) -> float:
@@ -94,7 +76,7 @@ def dirty_rate_too_high(course: Course, trend: Trend | None) -> Answer:
     if trend is None:
         return _dirty_in_first_pass(course)
     above = _above(course.passes)
-    figures = {
+    figures: Figures = {
         "dirty_bps": trend.dirty_bps,
         "bandwidth_bps": trend.bandwidth_bps,
         "dirty_ratio": trend.dirty_ratio,
@@ -108,8 +90,8 @@ def dirty_rate_too_high(course: Course, trend: Trend | None) -> Answer:
     answer, basis = _too_high(course, trend)
     later = course.passes[course.passes["iteration"] >= 2]
     nothing_gained = (later["newly_dirty_bytes"] >= _TOO_HIGH_RATIO * later["sent_pages_bytes"]).to_numpy(dtype=bool)
-    since_s = _since_s(later, nothing_gained) if answer == YES else trend.since_s
-    return Answer(question=name, answer=answer, basis=basis, from_s=since_s, until_s=trend.until_s, figures=figures)
+    begin_s = since_s(later, nothing_gained) if answer == YES else trend.since_s
+    return Answer(question=name, answer=answer, basis=basis, from_s=begin_s, until_s=trend.until_s, figures=figures)
 
 
 def _too_high(course: Course, trend: Trend) -> tuple[str, str]:
@@ -128,7 +110,7 @@ def _too_high(course: Course, trend: Trend) -> tuple[str, str]:
 def _dirty_in_first_pass(course: Course) -> Answer:
     """The first pass alone: enough to say that it is too high, never that it is not."""
     name, first = "dirty rate too high", course.passes[course.passes["iteration"] == 1]
-    figures = {"first_pass_dirty_bps": None, "bandwidth_bps": course.flow.bandwidth_bps}
+    figures: Figures = {"first_pass_dirty_bps": None, "bandwidth_bps": course.flow.bandwidth_bps}
     if len(first):
         figures["first_pass_dirty_bps"] = float(first["newly_dirty_bytes"].iloc[0] / first["duration_s"].iloc[0])
     if course.by_itself:
@@ -145,24 +127,35 @@ def _above(passes: pd.DataFrame) -> pd.DataFrame:
 def stalled(course: Course) -> Answer:
     """Whether nothing at all moved for a while."""
     found = [w for w in course.windows if w.kind == "stall"]
-    shortest_s = max(STALL_S, 3 * course.flow.interval_s)
+    if found:
+        return _stall(found)
     if course.flow.samples < 3:
-        figures = {"samples": float(course.flow.samples)}
-        return Answer(question="stalled", answer=CANNOT_TELL, basis="unknowable", figures=figures)
-    if not found:
-        trickling_s = max((w.longest_pause_s for w in course.windows), default=0.0)
-        figures = {"none_longer_than_s": max(shortest_s, trickling_s), "trickled": YES if trickling_s else NO}
-        return Answer(question="stalled", answer=NO, basis="bounded", figures=figures)
+        few: Figures = {"samples": float(course.flow.samples)}
+        return Answer(question="stalled", answer=CANNOT_TELL, basis="unknowable", figures=few)
+    pause_s = max((w.longest_pause_s for w in course.windows), default=0.0)
+    figures: Figures = {
+        "none_longer_than_s": max(STALL_S, 3 * course.flow.interval_s, pause_s),
+        "trickled": YES if pause_s else NO,
+    }
+    return Answer(question="stalled", answer=NO, basis="bounded", figures=figures)
+
+
+def _stall(found: list[Window]) -> Answer:
     worst = max(found, key=lambda w: w.duration_s)
-    figures = {"stalls": float(len(found)), "longest_s": worst.duration_s, "spread_s": worst.spread_s,
-               "total_s": sum(w.duration_s for w in found), "to_the_end": YES if worst.open_end else NO}  # fmt: skip
+    figures: Figures = {
+        "stalls": float(len(found)),
+        "longest_s": worst.duration_s,
+        "spread_s": worst.spread_s,
+        "total_s": sum(w.duration_s for w in found),
+        "to_the_end": YES if worst.open_end else NO,
+    }
     return _windowed("stalled", worst, figures)
 
 
 def slow_path(course: Course) -> Answer:
     """Whether less was carried than the limit allows. Without a limit only a change can be seen."""
     found = [w for w in course.windows if w.kind == "slow"]
-    figures = {"bandwidth_bps": course.flow.bandwidth_bps, "limit_bps": _limit_bps(course)}
+    figures: Figures = {"bandwidth_bps": course.flow.bandwidth_bps, "limit_bps": _limit_bps(course)}
     if found:
         worst = max(found, key=lambda w: w.lost_s)
         figures |= {"bandwidth_bps": worst.bandwidth_bps, "limit_bps": worst.limit_bps, "lost_s": worst.lost_s,
@@ -177,7 +170,7 @@ def _limit_bps(course: Course) -> float | None:
     return course.flow.limits[-1][1]
 
 
-def _windowed(name: str, window: Window, figures: dict[str, float | str | None]) -> Answer:
+def _windowed(name: str, window: Window, figures: Figures) -> Answer:
     return Answer(question=name, answer=YES, basis="observed", from_s=window.start_s, until_s=window.end_s,
                   figures=figures)  # fmt: skip
 
@@ -187,7 +180,7 @@ def post_copy_helps(course: Course, trend: Trend | None) -> Answer:
     name, meta = "post-copy would help", course.trace.meta
     used = next((one for one in course.helps if one.kind == "post-copy"), None)
     allowed = YES if "VIR_MIGRATE_POSTCOPY" in meta.migration.flag_names else NO
-    figures: dict[str, float | str | None] = {"allowed": allowed if meta.migration.flag_names else None}
+    figures: Figures = {"allowed": allowed if meta.migration.flag_names else None}
     if used is not None:
         ended = meta.end.outcome == "completed"
         figures |= {"took_s": course.end_s - used.t_s}
@@ -208,7 +201,7 @@ def auto_converge_helps(course: Course, trend: Trend | None) -> Answer:
     """Throttling helps a guest whose writing slows with its processors; how far it must go is only bounded below."""
     name, throttle = "auto-converge would help", course.throttle[np.isfinite(course.throttle)]
     if len(throttle):
-        figures = {"throttle_percent": float(throttle.max())}
+        figures: Figures = {"throttle_percent": float(throttle.max())}
         answer, basis = (YES, "observed") if course.by_itself else (CANNOT_TELL, "unknowable")
         return Answer(question=name, answer=answer, basis=basis, figures=figures)
     if course.by_itself:
@@ -223,7 +216,7 @@ def helped(course: Course) -> Answer:
     """What was done to it: post-copy, pause, raised limits."""
     if not course.helps:
         return Answer(question="helped", answer=NO, basis="observed", figures={})
-    figures: dict[str, float | str | None] = {}
+    figures: Figures = {}
     for number, one in enumerate(course.helps, 1):
         figures |= {f"what_{number}": one.kind, f"at_{number}_s": one.t_s}
         if one.after is not None:
@@ -239,12 +232,12 @@ def throttled(course: Course) -> Answer:
     if not known.any():
         return Answer(question="throttled", answer=NO, basis="observed", figures={})
     t, value, beat = course.trace.t_s[course.trace.active][known], course.throttle[known], course.trace.meta.heartbeat
-    figures = {
+    figures: Figures = {
         "first_percent": float(value[0]),
         "highest_percent": float(value.max()),
         "throttled_s": float(t[-1] - t[0]),
-        "largest_gap_ms": beat and beat.largest_gap_ms,
-        "p99_gap_ms": beat and beat.p99_gap_ms,
+        "largest_gap_ms": beat.largest_gap_ms if beat else None,
+        "p99_gap_ms": beat.p99_gap_ms if beat else None,
         "downtime_ms": (course.trace.meta.end.completed or {}).get("downtime"),
     }
     return Answer(question="throttled", answer=YES, basis="observed", from_s=float(t[0]), until_s=float(t[-1]),
@@ -262,10 +255,14 @@ def disk_copied(course: Course) -> Answer:
         return Answer(question="disk copied", answer=answer, basis=basis, figures={"asked": YES if asked else NO})
     sent = float(np.nanmax(trace.column("data_processed_bytes")[trace.active]))
     phases = stats.phases(trace).set_index("phase")
-    begin_s, until_s = (float(phases["start_s"].get("disk", 0.0)), float(phases["end_s"].get("disk", 0.0)))
+    begin_s, until_s = float(phases["start_s"].get("disk", 0.0)), float(phases["end_s"].get("disk", 0.0))
     copied = float(np.nanmax(disk))
-    figures = {"disk_bytes": copied, "bytes_percent": 100 * copied / max(sent, 1.0), "disk_s": until_s - begin_s,
-               "time_percent": 100 * (until_s - begin_s) / max(course.end_s, 1e-3)}  # fmt: skip
+    figures: Figures = {
+        "disk_bytes": copied,
+        "bytes_percent": 100 * copied / max(sent, 1.0),
+        "disk_s": until_s - begin_s,
+        "time_percent": 100 * (until_s - begin_s) / max(course.end_s, 1e-3),
+    }
     return Answer(question="disk copied", answer=YES, basis="observed", from_s=begin_s, until_s=until_s,
                   figures=figures)  # fmt: skip
 
@@ -273,7 +270,7 @@ def disk_copied(course: Course) -> Answer:
 def failed(course: Course) -> Answer:
     """How it ended, in libvirt's words."""
     end = course.trace.meta.end
-    figures = {"outcome": end.outcome, "error_code": end.error_code, "error": end.error_text or None}
+    figures: Figures = {"outcome": end.outcome, "error_code": end.error_code, "error": end.error_text or None}
     answer = {"completed": NO, "lost": CANNOT_TELL, "interrupted": CANNOT_TELL}.get(end.outcome, YES)
     basis = "unknowable" if answer == CANNOT_TELL else "observed"
     return Answer(question="failed", answer=answer, basis=basis, until_s=course.end_s, figures=figures)

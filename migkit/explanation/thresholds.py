@@ -1,4 +1,4 @@
-"""Which of KubeVirt's default thresholds would have fired on a migration, and whether that would have been too early."""
+"""Which of KubeVirt's default thresholds would have fired on a migration, and whether too early."""
 
 from __future__ import annotations
 

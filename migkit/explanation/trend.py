@@ -25,8 +25,10 @@ _SAMPLES_A_PASS = 3
 _MANY_PASSES = 12
 # A change of the level smaller than this, over the passes looked at, is none.
 _FLAT_RATIO = 0.05
-# A fall that shrinks at least so much from pass to pass, twice in a row, comes to rest.
-_SHRINKING_RATIO = 0.7
+# A fall that shrinks at least so much from pass to pass, twice in a row, and is small by now, comes to rest.
+_SHRINKING_RATIO, _SMALL_FALL_RATIO = 0.7, 0.05
+# A level is reached by the first peak from which on nearly all stay within this of it.
+_SETTLED_RATIO, _NEARLY_ALL_RATIO = 0.25, 0.8
 # Rates of shorter passes are mostly noise of the sampling.
 _LONG_ENOUGH_S = 1.0
 
@@ -37,7 +39,8 @@ class Trend:
 
     `level_bytes` is the median of their peaks, None where samples are too far apart to see peaks; `slope_bps` its
     change a second (negative: falling) with its 90 % interval `slope_low_bps` to `slope_high_bps`; `direction` falling,
-    flat, rising, or None below three passes; `rests_at_bytes` where a slowing fall would come to
+    flat, rising, or None below three passes; `settled_s` since when the peaks stay at that level;
+    `rests_at_bytes` where a slowing fall would come to
     rest, if that is well above what the downtime limit lets through.
     `dirty_ratio` is dirtied over sent; `dirty_bps` its rate, `least_dirty_bps` the highest that any pass showed: the
     guest writes at least so fast. `pause_s` is how long the guest would have to stand still for the rest to be sent,
@@ -52,6 +55,7 @@ class Trend:
     slope_low_bps: float
     slope_high_bps: float
     direction: str | None
+    settled_s: float | None
     rests_at_bytes: float | None
     dirty_ratio: float
     dirty_bps: float
@@ -91,6 +95,7 @@ def trend(course: Course) -> Trend | None:
         slope_low_bps=low,
         slope_high_bps=high,
         direction=_direction(starts, peaks, slope, low, high) if traced else None,
+        settled_s=None if level is None else _settled_s(used, level),
         rests_at_bytes=_rests_at(peaks[-4:], 2 * course.downtime_limit_ms / 1000 * sent / span_s) if resolved else None,
         dirty_ratio=new / sent,
         dirty_bps=new / span_s,
@@ -136,17 +141,31 @@ def _direction(t: Floats, peaks: Floats, slope: float, low: float, high: float) 
     return "rising" if low > 0 and change > _FLAT_RATIO else "flat"
 
 
+def _settled_s(passes: pd.DataFrame, level_bytes: float) -> float | None:
+    near = (passes["remaining_start_bytes"] / level_bytes - 1).abs().to_numpy(float) <= _SETTLED_RATIO
+    return since_s(passes, near)
+
+
+def since_s(passes: pd.DataFrame, holds: npt.NDArray[np.bool_]) -> float | None:
+    """The start of the first pass that holds, and after which nearly all others do: short ones scatter."""
+    share = np.cumsum(holds[::-1])[::-1] / np.arange(len(holds), 0, -1)
+    found = np.flatnonzero(holds & (share >= _NEARLY_ALL_RATIO))
+    return float(passes["start_s"].iloc[found[0]]) if len(found) else None
+
+
 def _rests_at(peaks: Floats, fits_bytes: float) -> float | None:
     """The limit of a fall that slows geometrically (Aitken's delta-squared), from the last four peaks."""
     falls = -np.diff(peaks)
     if len(falls) < 3 or (falls <= 0).any() or (falls[1:] > _SHRINKING_RATIO * falls[:-1]).any():
+        return None
+    if falls[-1] > _SMALL_FALL_RATIO * peaks[-1]:
         return None
     rests = float(peaks[-1] - falls[-1] ** 2 / (falls[-2] - falls[-1]))
     return rests if rests > fits_bytes else None
 
 
 def _pause_s(course: Course, recent: pd.DataFrame, level: float | None, flow_bps: float) -> tuple[float, float, float]:
-    """From the level where it is seen, else from how long a pass takes: it sends all but what the limit lets through."""
+    """From the level where it is seen, else from how long a pass takes: it sends all but what the limit allows."""
     number, start = recent["iteration"].to_numpy(int), recent["start_s"].to_numpy(float)
     passed = number[-1] - number[0] + 1
     mean_s = (start[-1] + float(recent["duration_s"].iloc[-1]) - start[0]) / max(passed, 1)

@@ -30,8 +30,12 @@ _PAUSE_GRANTED_S, _PAUSE_REFUSED_S = 1.35, 2.5
 _ALWAYS_RATIO = 0.8
 # Newly dirtied over sent: from here on nothing is gained.
 _STANDS_STILL_RATIO = 0.9
+# A level counts once it has held for this share of the time, and only this far above what would be let through.
+_LEVEL_RATIO, _WELL_ABOVE_RATIO = 0.25, 1.5
 # Short passes can be told apart by samples this close together.
 _FINE_INTERVAL_S = 0.25
+# Fewer samples tell nothing of where the time went.
+_FEW_SAMPLES = 5
 # A switchover within this time (or two passes) of a change is its work.
 _AT_ONCE_S = 5.0
 # libvirt's daemons cut a link on which no answer came for 5 s, six times (qemu.conf, keepalive_interval and _count).
@@ -93,7 +97,7 @@ def _limited_by(course: Course, trend: Trend | None) -> Ground:
     if course.by_itself:
         return _by_time(course)
     lost = lost_ratio(course)
-    if lost >= _FAULT_RATIO and (trend is None or trend.dirty_ratio < _STANDS_STILL_RATIO):
+    if lost >= _FAULT_RATIO and (trend is None or trend.dirty_ratio < _MOST_RATIO):
         return suspects(course), "the time lost while less was sent than could be"
     found, because = _by_experiment(course, trend) or _by_passes(course, trend)
     if lost >= _FAULT_RATIO and found:
@@ -148,7 +152,7 @@ def _by_time(course: Course) -> Ground:
     if lost >= _FAULT_RATIO:
         also = ("dirty rate",) if most > lost else ()
         return (*suspects(course), *also), "the time lost while less was sent than could be"
-    if course.flow.samples < 3 or course.ram_s is None:
+    if course.flow.samples < _FEW_SAMPLES or course.ram_s is None:
         return (), "too few samples"
     if course.flow.skimming_ratio > _SKIMMED_RATIO:
         return ("nothing",), "mostly pages of zeros were passed over"
@@ -230,6 +234,8 @@ def _by_first_pass(course: Course) -> Ground:
     if first.empty:
         return (), "its first pass was not over"
     new, duration_s = float(first["newly_dirty_bytes"].iloc[0]), float(first["duration_s"].iloc[0])
+    if float(first["sent_bytes"].iloc[0]) < _MOST_RATIO * float(first["sent_pages_bytes"].iloc[0]):
+        return (), "only its first pass was over, and most of it were pages of zeros"
     if new / duration_s < _MOST_RATIO * course.flow.best_bps:
         return (), "only its first pass was over"
     pause_s = new / course.flow.best_bps
@@ -249,12 +255,19 @@ def _converges(course: Course, trend: Trend | None) -> tuple[str, str]:
         return CANNOT_TELL, "too few passes were over"
     if np.isfinite(course.throttle).any():
         return CANNOT_TELL, "its guest was being throttled"
-    if trend.direction in ("flat", "rising") and trend.dirty_ratio >= _STANDS_STILL_RATIO:
+    if trend.direction in ("flat", "rising") and trend.dirty_ratio >= _STANDS_STILL_RATIO and _settled(course, trend):
         return NO, "its passes stayed at one level"
     if trend.rests_at_bytes is not None:
         return NO, "its passes were coming to rest above the downtime limit"
     falling = trend.direction == "falling"
     return CANNOT_TELL, "its passes were still falling" if falling else "its passes had not settled"
+
+
+def _settled(course: Course, trend: Trend) -> bool:
+    """Whether the level has held for a good part of the time, well above what the downtime limit lets through."""
+    lasted_s = 0.0 if trend.settled_s is None else trend.until_s - trend.settled_s
+    above = trend.pause_s > _WELL_ABOVE_RATIO * course.downtime_limit_ms / 1000
+    return above and lasted_s >= _LEVEL_RATIO * course.ram_duration_s
 
 
 def _fault(course: Course) -> tuple[float | None, float | None]:
