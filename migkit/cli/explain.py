@@ -60,7 +60,8 @@ def told(found: Explanation, width: int) -> str:
     """A paragraph, where the time went, and a table of the answers, no wider than `width` columns."""
     width = max(width, _NARROWEST)
     head = textwrap.fill(found.paragraph, width, break_on_hyphens=False)
-    return f"{head}\n\n{_table(found, width)}\n\ntime: {_times(found)}"
+    times = textwrap.fill(f"time: {_times(found)}", width, subsequent_indent="      ")
+    return f"{head}\n\n{_table(found, width)}\n\n{times}"
 
 
 def _table(found: Explanation, width: int) -> str:

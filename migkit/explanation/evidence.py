@@ -156,7 +156,8 @@ def deeds(f: dict[str, Any]) -> list[str]:
 def _throttle(answer: Answer, f: dict[str, Any]) -> str:
     if answer.answer == NO:
         return "auto-converge did not throttle"
-    said = f"{f['first_percent']:.0f} % rising to {f['highest_percent']:.0f} %, for {length(f['throttled_s'])}"
+    first, highest = f"{f['first_percent']:.0f} %", f"{f['highest_percent']:.0f} %"
+    said = (first if first == highest else f"{first} rising to {highest}") + f", for {length(f['throttled_s'])}"
     if f["largest_gap_ms"] is None:
         return f"{said}; without a heartbeat its cost to the guest is unknown"
     usual = f", 99 of 100 gaps below {format_ms(f['p99_gap_ms'])}" if f["p99_gap_ms"] is not None else ""
