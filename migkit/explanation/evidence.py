@@ -23,7 +23,8 @@ def at(moment_s: float | None) -> str:
 
 def length(duration_s: Any) -> str:
     """To a tenth: a recorder's clock is no better."""
-    return format_s(round(float(duration_s), 1))
+    tenths = round(float(duration_s), 1)
+    return format_s(tenths) if abs(tenths) >= 0.1 else format_ms(round(1000 * float(duration_s)))
 
 
 def window(answer: Answer) -> str:
@@ -50,8 +51,8 @@ def _remaining(answer: Answer, f: dict[str, Any]) -> str:
     if f["rests_at_bytes"] is not None:
         parts.append(f"the fall slows and would rest at about {format_bytes(max(f['rests_at_bytes'], 0))}")
     elif f["fits_after_s"] is not None:
-        least = f["fits_after_at_least_s"]
-        parts.append(f"at this pace within the downtime limit at {at(f['fits_after_s'])}, not before {at(least)}")
+        low, high = at(f["fits_after_low_s"]), at(f["fits_after_high_s"])
+        parts.append(f"at this pace it fits the downtime limit at about {at(f['fits_after_s'])} ({low} to {high})")
     return "; ".join(parts)
 
 

@@ -16,6 +16,8 @@ Figures = dict[str, Figure]
 
 # Newly dirtied over sent: what comes closer to 1 than this gains nothing.
 _TOO_HIGH_RATIO = 0.9
+# Short passes scatter: so many are taken together.
+_SMOOTHED = 5
 
 
 def answers(course: Course, trend: Trend | None) -> tuple[Answer, ...]:
@@ -50,13 +52,15 @@ def remaining_falls(course: Course, trend: Trend | None) -> Answer:
         "slope_high_bytes_a_minute": 60 * trend.slope_high_bps,
         "settled_s": None if trend.direction == "falling" else trend.settled_s,
         "fits_after_s": None,
-        "fits_after_at_least_s": None,
+        "fits_after_low_s": None,
+        "fits_after_high_s": None,
         "rests_at_bytes": trend.rests_at_bytes,
     }
     falls = trend.direction == "falling"
     if falls and not course.by_itself and trend.level_bytes is not None:
         figures["fits_after_s"] = _fits_after_s(course, trend, trend.slope_bps)
-        figures["fits_after_at_least_s"] = _fits_after_s(course, trend, trend.slope_low_bps)
+        figures["fits_after_low_s"] = _fits_after_s(course, trend, trend.slope_low_bps)
+        figures["fits_after_high_s"] = _fits_after_s(course, trend, trend.slope_high_bps)
     answer, basis = (YES, "observed") if falls or course.by_itself else (NO, "observed")
     return Answer(question=name, answer=answer, basis=basis, from_s=trend.since_s, until_s=trend.until_s,
                   figures=figures)  # fmt: skip
@@ -89,8 +93,9 @@ def dirty_rate_too_high(course: Course, trend: Trend | None) -> Answer:
     }
     answer, basis = _too_high(course, trend)
     later = course.passes[course.passes["iteration"] >= 2]
-    nothing_gained = (later["newly_dirty_bytes"] >= _TOO_HIGH_RATIO * later["sent_pages_bytes"]).to_numpy(dtype=bool)
-    begin_s = since_s(later, nothing_gained) if answer == YES else trend.since_s
+    summed = later[["newly_dirty_bytes", "sent_pages_bytes"]].rolling(_SMOOTHED, center=True, min_periods=1).sum()
+    gains_nothing = (summed["newly_dirty_bytes"] >= _TOO_HIGH_RATIO * summed["sent_pages_bytes"]).to_numpy(dtype=bool)
+    begin_s = since_s(later, gains_nothing) if answer == YES else trend.since_s
     return Answer(question=name, answer=answer, basis=basis, from_s=begin_s, until_s=trend.until_s, figures=figures)
 
 

@@ -31,7 +31,7 @@ _NAMES = {
 
 def paragraph(found: Explanation) -> str:
     """What happened, what held it up, what could have been done, what a threshold would have done."""
-    parts = (_outcome(found), _verdict(found), _fault(found), _race(found), _remedy(found), _help(found), _disk(found),
+    parts = (_outcome(found), _verdict(found), _fault(found), _race(found), _fall(found), _remedy(found), _help(found), _disk(found),
              _converges(found), _thresholds(found), _caveat(found))  # fmt: skip
     return " ".join(part for part in parts if part)
 
@@ -93,6 +93,17 @@ def _race(found: Explanation) -> str:
         if again > 0:
             return f"{length(again)} of it went into sending again what the guest had dirtied."
     return ""
+
+
+def _fall(found: Explanation) -> str:
+    """Where a fall that was cut short was leading."""
+    f: dict[str, Any] = dict(found["remaining falls"].figures)
+    if f.get("fits_after_s") is None or f["rests_at_bytes"] is not None:
+        return ""
+    change = format_bytes(-f["slope_bytes_a_minute"])
+    low, high = at(f["fits_after_low_s"]), at(f["fits_after_high_s"])
+    return (f"What is left fell by {change} a minute: at that pace it fits the downtime limit at about "
+            f"{at(f['fits_after_s'])} ({low} to {high}), if the fall does not slow down.")  # fmt: skip
 
 
 def _remedy(found: Explanation) -> str:

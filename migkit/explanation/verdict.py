@@ -116,7 +116,7 @@ def _by_failure(course: Course) -> Ground:
     if len(found) == 2 and stalled:
         found = ("network", "destination")
     if "source" in found and course.trace.meta.cadence.gaps:
-        found = ("source",)
+        return ("source",), "the error it failed with, while the recorder lost its connection too"
     return found, "the error it failed with" if found else "the error does not say it"
 
 
