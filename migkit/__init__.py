@@ -27,6 +27,7 @@ _HOMES = {
     "kubevirt": "migkit.policies",
     "policy": "migkit.policies",
     "compare": "migkit.comparison",
+    "explain": "migkit.explanation",
     "read_configuration": "migkit.manifest",
     "Replay": "migkit.drivers.replay",
     "replay": "migkit.drivers.replay",
@@ -45,15 +46,18 @@ _HOMES = {
 _MODULES = ("plot", "report", "schema", "stats", "units")
 
 __all__ = [
-    "Dataset",
     "Answer",
+    "Dataset",
     "MigkitError",
     "Replay",
+    "Sweep",
     "Trace",
+    "Tuned",
     "UsageError",
     "__version__",
     "answers",
     "compare",
+    "explain",
     "import_logs",
     "kubevirt",
     "live",
@@ -71,6 +75,8 @@ __all__ = [
     "sample_names",
     "schema",
     "stats",
+    "sweep",
+    "tune",
     "units",
 ]
 
@@ -83,11 +89,14 @@ if TYPE_CHECKING:
     from migkit.dataset import Dataset, open_dataset
     from migkit.drivers.live import live
     from migkit.drivers.replay import Replay, replay
+    from migkit.drivers.sweep import Sweep, sweep
+    from migkit.explanation import explain
     from migkit.fidelity import Answer, answers
     from migkit.manifest import read_configuration
     from migkit.policies import kubevirt, policy
     from migkit.samples import sample, sample_names
     from migkit.trace import Trace, load
+    from migkit.tuning import Tuned, tune
 
 
 def __getattr__(name: str) -> Any:

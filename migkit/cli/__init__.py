@@ -13,8 +13,20 @@ from migkit import __version__
 from migkit.errors import MigkitError, UsageError
 
 _VERBS = (
-    "record", "recover", "importing", "info", "plot", "replay", "compare", "report", "sweep", "tune", "pack", "lab",
-)  # fmt: skip
+    "record",
+    "recover",
+    "importing",
+    "info",
+    "explain",
+    "plot",
+    "replay",
+    "compare",
+    "report",
+    "sweep",
+    "tune",
+    "pack",
+    "lab",
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
