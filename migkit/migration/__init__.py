@@ -3,7 +3,6 @@
 from migkit.migration.request import (
     FLAGS,
     PARAMETERS,
-    THREADS_ANNOTATION,
     MigrationOptions,
     Request,
     bandwidth_mibps,
@@ -11,15 +10,22 @@ from migkit.migration.request import (
     parallel_connections,
     request,
 )
+from migkit.migration.rewrite import rewritten
+from migkit.migration.vmi import Vmi, read_vmi
+from migkit.migration.volumes import classify, copy_list
 
 __all__ = [
     "FLAGS",
     "PARAMETERS",
-    "THREADS_ANNOTATION",
     "MigrationOptions",
     "Request",
+    "Vmi",
     "bandwidth_mibps",
+    "classify",
+    "copy_list",
     "flags_value",
     "parallel_connections",
+    "read_vmi",
     "request",
+    "rewritten",
 ]
