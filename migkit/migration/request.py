@@ -37,6 +37,13 @@ PARAMETERS: Final[Mapping[str, str]] = {
     "migrate_disks": "targets of the disks that are copied",
     "migrate_disks_detect_zeroes": "targets of the disks of which zeroes are not sent",
 }
+# Options that not every version has: the first and the last that does.
+_SPANS: Final = {
+    "compression": ("1.9", "main"),
+    "parallel_threads": ("1.0", "1.4"),
+    "cpu_limit": ("1.5", "main"),
+    "dedicated_cpus": ("1.9", "main"),
+}
 THREADS_ANNOTATION: Final = "kubevirt.io/multiThreadedQemuMigration"
 _DEFAULT_THREADS: Final = 8
 _NAMES = tuple(VERSIONS)
@@ -49,6 +56,17 @@ def since(version: str, first: str) -> bool:
     (True, False)
     """
     return _NAMES.index(version) >= _NAMES.index(first)
+
+
+def span(option: str) -> tuple[str, str]:
+    """The first and the last version that an option of MigrationOptions means something to."""
+    return _SPANS.get(option, (_NAMES[0], _NAMES[-1]))
+
+
+def applies(version: str, option: str) -> bool:
+    """Whether an option of MigrationOptions means something to a version."""
+    first, last = span(option)
+    return since(version, first) and since(last, version)
 
 
 def known_version(version: str) -> str:

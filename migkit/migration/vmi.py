@@ -56,7 +56,7 @@ class Vmi:
     block_migration: bool = False
     has_vfio: bool = False
     parallel_threads: int | None = None
-    cpu_limit: str = "0"
+    cpu_limit: str | int = 0
     dedicated_cpus: bool = False
 
     def data_size_gb(self, version: str, *, ephemeral_bytes: int = 0) -> int:
@@ -77,6 +77,7 @@ def read_vmi(body: Fields, where: str = "VirtualMachineInstance") -> Vmi:
     devices = (*domain, "devices")
     guest = manifest.get(*domain, "memory", "guest")
     memory = manifest.get(*domain, "resources", "requests", "memory") if guest is None else guest
+    limit = manifest.get(*domain, "resources", "limits", "cpu")
     interfaces = manifest.items(*devices, "interfaces")
     assigned = manifest.items(*devices, "hostDevices") or manifest.items(*devices, "gpus")
     return Vmi(
@@ -87,7 +88,7 @@ def read_vmi(body: Fields, where: str = "VirtualMachineInstance") -> Vmi:
         block_migration=manifest.get("status", "migrationMethod") == "BlockMigration",
         has_vfio=bool(assigned) or any("sriov" in interface for interface in interfaces),
         parallel_threads=_threads(manifest.get("metadata", "annotations", THREADS_ANNOTATION)),
-        cpu_limit=_quantity(manifest.get(*domain, "resources", "limits", "cpu") or 0, f"{where}: limits.cpu"),
+        cpu_limit=_quantity(limit, f"{where}: resources.limits.cpu") if limit else 0,
         dedicated_cpus=manifest.get(*domain, "cpu", "dedicatedCpuPlacement") is True,
     )
 

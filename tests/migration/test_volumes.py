@@ -160,7 +160,7 @@ def test_what_is_no_domain_is_refused(xml, said):
 )  # fmt: skip
 def test_a_manifest_of_another_shape_names_the_field(body, said):
     if said is None:
-        assert read_vmi(body).cpu_limit == "0"
+        assert read_vmi(body).cpu_limit == 0
         return
     with pytest.raises(MigkitError) as caught:
         read_vmi(body, "web1.yaml")
