@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -112,11 +113,16 @@ def _ask(arguments: argparse.Namespace, version: str | None) -> _Asked:
 
 
 def _xml(arguments: argparse.Namespace) -> str:
+    from migkit.migration.volumes import domain_root
+
     try:
-        return Path(arguments.xml).read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise MigkitError(f"{arguments.xml}: cannot be read ({reason})") from None
+        text = Path(arguments.xml).read_text()
+        domain_root(text)
+    except OSError as error:
+        raise MigkitError(f"{arguments.xml}: cannot be read ({error.strerror})") from None
+    except (UnicodeDecodeError, MigkitError) as error:
+        raise MigkitError(f"{arguments.xml}: {error}") from None
+    return text
 
 
 def _bytes(text: str, where: str) -> int:
@@ -218,7 +224,7 @@ def _value(value: Any) -> str:
     return "-" if value is None or value == "" else str(value)
 
 
-def _columns(rows: list[tuple[str, ...]], right: tuple[int, ...] = ()) -> str:
+def _columns(rows: Sequence[tuple[str, ...]], right: tuple[int, ...] = ()) -> str:
     """Rows as aligned text, indented; the columns `right` are numbers."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = (

@@ -281,8 +281,8 @@ def _merge(trace: Trace, scenario: Scenario, lab: Lab, seen: _Observed) -> Trace
     end = meta.end
     if end.outcome != "completed" and not end.error_text:
         # Only the caller of the migration hears why it failed.
-        told = {"error_code": seen.outcome.error_code, "error_text": seen.outcome.error_text}
-        end = with_failure(dataclasses.replace(end, **told, failure=None))
+        end = dataclasses.replace(end, error_code=seen.outcome.error_code, error_text=seen.outcome.error_text)
+        end = with_failure(dataclasses.replace(end, failure=None))
     return known.replace_meta(migration=migration, host=host, heartbeat=seen.heartbeat, lab=about, end=end)
 
 
