@@ -66,8 +66,11 @@ def _configured(arguments: argparse.Namespace, text: str) -> tuple[str, Configur
     label, name, own = _parts(text)
     named = policy(name) if name else None
     features = dict.fromkeys(named.given, True) if named else {}
-    layers: list[tuple[Mapping[str, Any], str]] = [(features, f"--policy {name}"), (parse_options(own), f"--policy {text}"),
-              (parse_options(_settings(arguments)), "--set")]  # fmt: skip
+    layers: list[tuple[Mapping[str, Any], str]] = [
+        (features, f"--policy {name}"),
+        (parse_options(own), f"--policy {text}"),
+        (parse_options(_settings(arguments)), "--set"),
+    ]
     found = changed(read_configuration(arguments.config, named.version if named else None), *layers)
     return label or found.policy.name, found
 

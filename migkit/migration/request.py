@@ -204,7 +204,7 @@ def _notes(version: str, options: MigrationOptions, names: Iterable[str], disks:
     if options.allow_post_copy and since(version, "1.5") and not since(version, "1.9"):
         yield "parallel connections are left out because post-copy is allowed (v1.5 to v1.8)"
     if {"VIR_MIGRATE_POSTCOPY", "VIR_MIGRATE_PARALLEL"} <= flags:
-        yield "post-copy together with parallel connections needs a recent QEMU; older ones refuse to begin"
+        yield "some QEMU versions refuse post-copy together with parallel connections as the migration begins"
     if "VIR_MIGRATE_COMPRESSED" in flags and "VIR_MIGRATE_PARALLEL" not in flags:
         yield "libvirt takes zstd only together with VIR_MIGRATE_PARALLEL: this migration would be refused"
     if options.compression not in ("", "none") and "VIR_MIGRATE_COMPRESSED" not in flags:
