@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 from migkit.cli.policies import chosen_policies, has_vfio, origins_told
-from migkit.cli.replay import add_policy_options
+from migkit.cli.replay import add_policy_options, notes_told
 from migkit.cli.table import render
 from migkit.errors import UsageError
 from migkit.units import format_s
@@ -62,8 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
     }  # fmt: skip
     print(render(shown, columns))
     print("\n" + render(found.summary, {name: name for name in found.summary.columns}))
-    notes = dict.fromkeys(note for runs in found.runs.values() for run in runs for note in run.notes)
-    print("".join(f"\nnote: {note}" for note in notes) + ("\n" if notes else ""), end="")
+    print(notes_told(run for runs in found.runs.values() for run in runs), end="")
     if arguments.output:
         _draw(found.runs, Path(arguments.output), force=arguments.force)
     return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, SupportsInt
 
 from migkit.cli.policies import chosen_policies, has_vfio, origins_told
@@ -95,6 +96,12 @@ def told(label: str, found: Replay) -> str:
         lines.append(f"  leaves what was really done at {format_s(found.divergence_s)}: unknowable from there on")
     lines += [f"  note: {note}" for note in found.notes]
     return "\n".join(lines)
+
+
+def notes_told(runs: Iterable[Replay]) -> str:
+    """What weakens any of the replays, each once; empty where nothing does."""
+    notes = dict.fromkeys(note for run in runs for note in run.notes)
+    return "".join(f"\nnote: {note}" for note in notes) + ("\n" if notes else "")
 
 
 _SHOWN = 12

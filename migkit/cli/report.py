@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from migkit.cli.policies import chosen_policies, has_vfio, origins_told
-from migkit.cli.replay import action_text, add_policy_options
+from migkit.cli.replay import action_text, add_policy_options, notes_told
 from migkit.units import format_s
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
     table = pd.DataFrame(rows)
     print(origins_told(arguments), end="")
     print(render(_sparse(table), {name: name for name in table.columns}))
+    print(notes_told(run for series in runs.values() for run in series), end="")
     page = report.write(Path(arguments.output), traces, runs, table, force=arguments.force)
     print(f"\nPage: {page}\nPictures: {page.parent}/*.png")
     return 0
