@@ -152,6 +152,10 @@ def test_no_entry_of_the_table_is_hidden_by_another():
         (1, "internal error: unable to execute QEMU command 'cont': Resetting the Virtual Machine is required"),
         (8, "invalid argument: Cannot migrate empty or read-only disk vda"),
         (55, "Requested operation is not valid: cannot undefine domain with nvram"),
+        (55, "Requested operation is not valid: No active block job 'vda'"),
+        (67, "unsupported configuration: VFIO PCI device assignment is not supported by this version of qemu"),
+        (67, "unsupported configuration: usb-hub not supported by QEMU binary"),
+        (67, "unsupported configuration: host-certificates mode needs exactly three certificates"),
         (None, "the moon was full"),
     ],
 )
@@ -159,6 +163,10 @@ def test_an_unknown_error_is_said_to_be_unknown(code, text):
     found = readable(code, text)
     assert (found.what, found.why, found.where_guest_runs, found.original) == (NOT_KNOWN, "", UNKNOWN, text)
     assert found.do
+
+
+def test_a_text_without_its_code_is_read_no_further_than_it_goes():
+    assert readable(None, "domain is not running").where_guest_runs == UNKNOWN
 
 
 def test_a_text_without_its_code_is_read_as_well():
