@@ -62,11 +62,17 @@ def test_a_vmi_and_its_domain_tell_classes_disks_and_the_deadline(said):
     assert line(out, "migrate_disks")[1:6] == ["vdb", "vdc", "vdd", "vde", "vdf"]
     assert line(out, "rootdisk")[:2] == ["rootdisk", "shared"]
     assert "vda   rootdisk   not copied  shared: a dataVolume" in out
-    assert "completion deadline 420 s: 21 GB x 20 s; files of ephemeral disks come on top" in out
-    assert "441 s" not in out
-    assert "completion deadline 460 s: 23 GB x 20 s\n" in said(
+    assert "completion deadline 420 s: 21 GB x 20 s (--set); files of ephemeral disks come on top" in out
+    assert "completion deadline 460 s: 23 GB x 20 s (--set)\n" in said(
         "--version", "1.9", "--vmi", VMI, "--ephemeral", "2Gi", "--set", "completion_timeout_per_gib=20"
     )
+
+
+def test_without_the_domain_its_disks_are_asked_for(said):
+    out = said("--vmi", VMI)
+    assert "which disks are copied follows from the domain's XML: give --xml FILE" in out
+    assert "migrate_disks" not in out
+    assert "no disk is listed" not in out
 
 
 def test_every_version_has_its_line(said):
