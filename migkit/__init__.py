@@ -43,7 +43,7 @@ _HOMES = {
     "sweep": "migkit.drivers.sweep",
     "tune": "migkit.tuning",
 }
-_MODULES = ("plot", "report", "schema", "stats", "units")
+_MODULES = ("failures", "migration", "plot", "report", "schema", "stats", "units")
 
 __all__ = [
     "Answer",
@@ -58,10 +58,12 @@ __all__ = [
     "answers",
     "compare",
     "explain",
+    "failures",
     "import_logs",
     "kubevirt",
     "live",
     "load",
+    "migration",
     "open_dataset",
     "plot",
     "policy",
@@ -81,7 +83,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from migkit import plot, report, schema, stats, units
+    from migkit import failures, migration, plot, report, schema, stats, units
     from migkit.capture.journal import recover
     from migkit.capture.logs.formats import import_logs, read_log
     from migkit.capture.recorder import record

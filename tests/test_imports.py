@@ -87,6 +87,7 @@ def test_no_file_is_longer_than_400_lines():
     [
         ("import migkit", "numpy pandas pyarrow numba matplotlib libvirt"),
         ("import migkit.cli.record, migkit.capture.recorder", "numpy pandas numba matplotlib"),
+        ("import migkit.migration", "numpy pandas pyarrow numba matplotlib libvirt"),
         ("import migkit; migkit.policy('kubevirt-1.8')", "numpy pandas pyarrow numba matplotlib"),
         ("import migkit; migkit.stats", "matplotlib numba libvirt"),
         ("import migkit; migkit.replay", "matplotlib numba libvirt"),

@@ -24,6 +24,7 @@ _VERBS = (
     "report",
     "sweep",
     "tune",
+    "flags",
     "pack",
     "lab",
 )

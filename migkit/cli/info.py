@@ -77,9 +77,11 @@ def _summaries(traces: Dataset) -> Iterator[tuple[Trace, pd.DataFrame]]:
 def _print_table(traces: Dataset) -> None:
     import pandas as pd
 
-    tables = [table for _, table in _summaries(traces)]
-    if tables:
-        print(render(pd.concat(tables, ignore_index=True), _COLUMNS))
+    found = list(_summaries(traces))
+    if found:
+        print(render(pd.concat([table for _, table in found], ignore_index=True), _COLUMNS))
+    if len(found) == 1:
+        _print_failure(found[0][0])
 
 
 def _print_catalogue(traces: Dataset) -> None:
@@ -89,6 +91,16 @@ def _print_catalogue(traces: Dataset) -> None:
         f"migkit: bandwidth and dirty rate are left out for more than {_READ_AT_MOST} traces: choose some with --where",
         file=sys.stderr,
     )
+
+
+def _print_failure(trace: Trace) -> None:
+    """What went wrong, in words; nothing where nothing did."""
+    from migkit.failures import failure_of, told
+
+    failure = failure_of(trace.meta.end)
+    if failure is not None:
+        print("\n" + "\n".join(f"  {line}" for line in told(failure).splitlines()))
+
 
 
 def _print_json(traces: Dataset) -> None:

@@ -32,6 +32,7 @@ from migkit.drivers.monitor import ACTIONS, Monitor
 from migkit.drivers.replay import checked_size
 from migkit.drivers.schedule import POLL_NS
 from migkit.errors import MigkitError, UsageError
+from migkit.failures import with_failure
 from migkit.meta import Cadence, End, Migration, TraceMeta
 from migkit.policies import base
 from migkit.policies.base import Wakes
@@ -209,7 +210,7 @@ def live(
     session = Session(
         policy, data_size_gb=size, has_vfio=vfio, start_ns=start_ns, act=act, domain=domain, clock=loop.now_ns
     )
-    end = loop.run(session, first)
+    end = with_failure(loop.run(session, first))
     meta = TraceMeta(
         provenance=facts.provenance, origin=facts.origin, domain=facts.domain, host=facts.host, end=end,
         migration=Migration(downtime_limit_ms=loop.limit_ms),

@@ -45,6 +45,7 @@ class Replay:
         deadline_s: the completion deadline, 0 for none; `data_size_gb`, the size behind it.
         fidelity: whether the trace can answer for this policy: exactly, approximately (no decision is better than
             bounded then), or, where the caller went on anyway, not at all (every decision is modelled).
+        has_vfio: whether the rules took the guest for one with host devices; `notes`, what weakens this replay.
     """
 
     trace: Trace
@@ -57,6 +58,8 @@ class Replay:
     data_size_gb: int
     wakes_recorded: bool
     fidelity: Answer
+    has_vfio: bool = False
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> str:
         """Everything but the internals, as one JSON object."""
@@ -69,6 +72,8 @@ class Replay:
             "options": dict(self.policy.options),
             "data_size_gb": self.data_size_gb,
             "deadline_s": self.deadline_s,
+            "has_vfio": self.has_vfio,
+            "notes": list(self.notes),
             "wakes": "recorded" if self.wakes_recorded else f"rebuilt at {PHASES} phases of {POLL_NS // NS_PER_MS} ms",
             "fidelity": self.fidelity.level,
             "fidelity_why": self.fidelity.why or None,
@@ -135,7 +140,27 @@ def replay(
         data_size_gb=size,
         wakes_recorded=plans[0].recorded,
         fidelity=fidelity,
+        has_vfio=vfio,
+        notes=_vfio_notes(recorded=bool(trace.meta.domain.has_vfio), replayed=vfio),
     )
+
+
+def _vfio_notes(*, recorded: bool, replayed: bool) -> tuple[str, ...]:
+    """QEMU learns much of a device's state only once the guest stands still."""
+    notes = []
+    if recorded:
+        notes.append(
+            "the guest has host devices (VFIO): remaining may be under-reported, without what their state adds at the "
+            "switchover; expected downtimes, and rules that rest on them, are then too low"
+        )
+    if recorded and not replayed:
+        notes.append("replayed as a guest without host devices")
+    if replayed and not recorded:
+        notes.append(
+            "replayed as a guest with host devices (VFIO), which the recorded one did not have: remaining may be "
+            "under-reported, it holds nothing of a device's state"
+        )
+    return tuple(notes)
 
 
 def _check(trace: Trace, policy: Policy, failures: Mapping[str, Sequence[int]]) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from migkit.errors import UsageError
-from migkit.manifest.read import GATES, MONITOR, STALL, TUNING
+from migkit.manifest.fields import GATES, MONITOR, STALL, TUNING
 from migkit.policies.versions import Policy, kubevirt
 
 KINDS: Final = ("MigrationPolicy", "KubeVirt", "HyperConverged")
