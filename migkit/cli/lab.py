@@ -37,6 +37,9 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     listing.set_defaults(handler=run_list)
     _add_record(kinds, [where, own])
     _add_campaign(kinds, [where, own])
+    relabel = kinds.add_parser("relabel", parents=[own], help="write the scenarios' truth into traces recorded earlier")
+    relabel.add_argument("traces", nargs="+", metavar="TRACE", help="a trace of the lab, or a folder of them")
+    relabel.set_defaults(handler=run_relabel)
     down = kinds.add_parser("down", parents=[where], help="take the lab down; leaves no process, namespace or mount")
     down.set_defaults(handler=run_down)
 
@@ -95,6 +98,21 @@ def run_list(arguments: argparse.Namespace) -> int:
     width = max(map(len, scenarios))
     for entry in scenarios.values():
         print(f"{entry.name.ljust(width)}  {entry.seconds:3.0f} s  {entry.description}")
+    return 0
+
+
+def run_relabel(arguments: argparse.Namespace) -> int:
+    """Brings the labels of traces in line with what their scenarios say now; a line for each that changed."""
+    from migkit.dataset import trace_paths
+    from migkit.lab import relabel, scenario
+
+    scenarios, changed = scenario.load(arguments.scenarios), 0
+    paths = trace_paths(*arguments.traces)
+    for path in paths:
+        if (label := relabel.relabel(path, scenarios)) is not None:
+            print(f"{path}: {', '.join(f'{key} {value}' for key, value in label.items())}")
+            changed += 1
+    print(f"{len(paths)} traces, {changed} relabelled", file=sys.stderr)
     return 0
 
 
