@@ -49,8 +49,9 @@ def label(trace: mk.Trace, asked: scenario.Scenario) -> Label:
     """The label of one trace of a scenario."""
     assert trace.meta.lab is not None
     truth = trace.meta.lab.truth
+    converges = "converges" if truth["converges"] else "does not converge"
     return Label(
-        truth=", ".join([truth["limited_by"], "converges" if truth["converges"] else "does not converge", *_times(truth)]),
+        truth=", ".join([truth["limited_by"], converges, *_times(truth)]),
         outcome=trace.meta.end.outcome, by_itself=_by_itself(trace),
         held_up_by=held_up_by(trace), fault_shows=fault_shows(trace, truth), shows_its_name=_shows(trace, asked),
     )  # fmt: skip
