@@ -33,7 +33,7 @@ _HOMES = {
     "sample": "migkit.samples",
     "sample_names": "migkit.samples",
 }
-_MODULES = ("plot", "report", "schema", "stats", "units")
+_MODULES = ("downtime", "plot", "report", "schema", "stats", "units")
 
 __all__ = [
     "MigkitError",
@@ -42,6 +42,7 @@ __all__ = [
     "UsageError",
     "__version__",
     "compare",
+    "downtime",
     "kubevirt",
     "live",
     "load",
@@ -61,7 +62,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from migkit import plot, report, schema, stats, units
+    from migkit import downtime, plot, report, schema, stats, units
     from migkit.capture.journal import recover
     from migkit.capture.recorder import record
     from migkit.comparison import compare

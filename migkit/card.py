@@ -16,8 +16,8 @@ from migkit.units import format_bytes, format_ms, format_s
 _HEAD = """# Traces
 
 Each file is one live migration, in Parquet, with everything that is known about it in its own metadata
-(`migkit info --json`). The columns are explained in [GLOSSARY.md](GLOSSARY.md). This page is made from the metadata:
-`migkit info data/traces --card > data/README.md`.
+(`migkit info --json`). The columns are explained in [GLOSSARY.md](GLOSSARY.md), and which of three downtimes to believe
+in [DOWNTIME.md](DOWNTIME.md). This page is made from the metadata: `migkit info data/traces --card > data/README.md`.
 
 Bandwidth is the limit given to libvirt. *Truth* is what the lab knows of its scenario and no rule may see: what holds
 the migration up; whether it would end by itself if nobody acted; from when to when a fault lasts, in seconds after the

@@ -319,7 +319,7 @@ def _downtime_kind(trace: Trace) -> str:
 
 
 def _held_by_the_link(trace: Trace) -> bool:
-    """Whether the link, and no limit of libvirt's, set the pace at the end: by the lab's label, else by the flow."""
+    """Whether the link, and not libvirt's limit, set the pace at the end: by the lab's label, else by the flow."""
     truth = trace.meta.lab.truth if trace.meta.lab else {}
     if truth.get("limited_by") == "network" and "fault_from_s" not in truth:
         return True
@@ -328,7 +328,7 @@ def _held_by_the_link(trace: Trace) -> bool:
     limits_mib = [float(limit) for limit in asked if limit]
     flow = rates(trace).dropna(subset=["flow_bandwidth_bps"])
     last = flow["flow_bandwidth_bps"][flow["t_s"] > flow["t_s"].max() - _LAST_S]
-    return not limits_mib or (len(last) > 0 and float(last.median()) < _SLOWER * limits_mib[-1] * MIB)
+    return bool(limits_mib and len(last) and last.median() < _SLOWER * limits_mib[-1] * MIB)
 
 
 def downtime_limits(trace: Trace) -> pd.DataFrame:

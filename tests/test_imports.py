@@ -18,7 +18,7 @@ LAYERS = (
     ("policies",),
     ("capture", "stats"),
     ("drivers",),
-    ("lab", "plot", "card", "comparison", "manifest"),
+    ("lab", "plot", "card", "comparison", "downtime", "manifest"),
     ("report",),
     ("cli",),
     ("testing",),

@@ -25,6 +25,8 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "--json", action="store_true", help="one JSON object a line, everything a trace knows of itself"
     )
     parser.add_argument("--card", action="store_true", help="a page in Markdown about the set of traces")
+    parser.add_argument("--downtime", action="store_true",
+                        help="a page in Markdown: which downtime to believe, by kind of pause")  # fmt: skip
     parser.add_argument(
         "--check", action="store_true", help="say whether traces are fit to be shared, a line each; 1 when one is not"
     )
@@ -41,12 +43,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError("info needs a trace, or a folder of them")
     if arguments.check:
         return _check(arguments.traces)
-    if arguments.card:
-        from migkit.card import data_card
-        from migkit.dataset import open_dataset
-
-        print(data_card(open_dataset(*arguments.traces)), end="")
-        return 0
+    if arguments.card or arguments.downtime:
+        return _page(arguments.traces, downtime=arguments.downtime)
     traces, table, refused = _readable(arguments.traces)
     _print(traces, table, as_json=arguments.json)
     for error in refused:
@@ -81,6 +79,16 @@ def _print(traces: list[Trace], table: pd.DataFrame, *, as_json: bool) -> None:
             print(json.dumps({**known, "meta": json.loads(trace.meta.to_json())}, default=_scalar))
     elif traces:
         print(render(table, _COLUMNS))
+
+
+def _page(places: list[str], *, downtime: bool) -> int:
+    """One of the pages on a set."""
+    from migkit import downtime as pauses
+    from migkit.card import data_card
+    from migkit.dataset import open_dataset
+
+    print((pauses.page if downtime else data_card)(open_dataset(*places)), end="")
+    return 0
 
 
 def _check(places: list[str]) -> int:

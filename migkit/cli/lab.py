@@ -83,10 +83,14 @@ def run_up(arguments: argparse.Namespace) -> int:
 
 
 def run_down(arguments: argparse.Namespace) -> int:
-    """Takes the lab down."""
+    """Takes the lab down, and tells of those of a campaign beside it."""
     from migkit.lab import hosts
 
-    hosts.down(arguments.dir)
+    folder = arguments.dir or hosts.default_folder()
+    hosts.down(folder)
+    for other in sorted(folder.parent.glob(f"{folder.name}-[0-9]*")):
+        if hosts.find_lab(other) is not None:
+            print(f"{other} is up as well: migkit lab down --dir {other}", file=sys.stderr)
     return 0
 
 
@@ -156,6 +160,7 @@ def run_campaign(arguments: argparse.Namespace) -> int:
     file = arguments.file or campaign.BUNDLED
     jobs = min(arguments.jobs or min(2, os.cpu_count() or 1), len(todo))
     folders = _lab_folders(arguments.dir, jobs)
+    lane.clear(arguments.output)
     lanes = [
         lane.Lane(folder, arguments.output, campaign=file.stem, scenarios=arguments.scenarios) for folder in folders
     ]
@@ -195,7 +200,7 @@ def _lab_folders(base: Path | None, jobs: int) -> list[Path]:
     folders = [base.with_name(f"{base.name}-{number}") for number in range(1, jobs + 1)]
     for folder in folders:
         if hosts.find_lab(folder) is not None:
-            raise MigkitError(f"{folder}: a lab is up there already; choose another --dir, or take it down")
+            raise MigkitError(f"{folder}: a lab is up there already; migkit lab down --dir {folder} takes it down")
     return folders
 
 
