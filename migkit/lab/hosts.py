@@ -206,7 +206,7 @@ def down(folder: Path | None = None) -> None:
 
 
 def leftovers(folder: Path | None = None) -> list[str]:
-    """What is still there of the lab in `folder`: processes, namespaces, mounts, links, sockets; empty when it is down."""
+    """What is left of the lab in `folder`: processes, namespaces, mounts, links, sockets; empty when it is down."""
     folder = (folder or default_folder()).resolve()
     lab = _load(folder)
     found = []
