@@ -56,7 +56,7 @@ Counts = dict[tuple[str, str], dict[str, set[str]]]  # (action or reason, kind) 
 def test_every_kind_of_action_occurs_on_at_least_three_real_traces(migkit_golden):
     """Action and reason against policy, in how many traces of the set; out of the texts above."""
     over_the_set = counted_in_the_texts()
-    text = f"Real traces of {len(real_traces())} on which a policy does this, under any of the settings of test_golden.py:\n\n"
+    text = f"Real traces of {len(real_traces())} on which a policy does this, under any setting of test_golden.py:\n\n"
     text += as_table(over_the_set)
     text += f"\nThe same on {len(WITH_VFIO)} of them with a VFIO device, where the rules go by events:\n\n"
     migkit_golden(text + as_table(counted_with_vfio()), name="ACTIONS")
