@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,12 +105,23 @@ def _origins(traces: Sequence[Trace]) -> str:
 
 
 def _recorded_with(traces: Sequence[Trace]) -> str:
-    """How busy the machine was: a lab's two hosts share its processors with whatever else runs there."""
-    loads = [float(trace.meta.notes["load_average_before"][0]) for trace in traces
-             if "load_average_before" in trace.meta.notes]  # fmt: skip
-    if not loads:
+    """What the lab made, and how busy its machine was: its two hosts share the processors with whatever else runs."""
+    made = [trace for trace in traces if trace.meta.lab and trace.meta.provenance == "recorded"]
+    if not made:
         return ""
-    return f"- load average of the lab's machine at the start, where it was noted: {min(loads):g} to {max(loads):g}\n"
+    counts = Counter(trace.meta.lab.scenario for trace in made if trace.meta.lab)
+    memory = [trace.meta.domain.memory_bytes for trace in made if trace.meta.domain.memory_bytes]
+    repeated = sum(count > 1 for count in counts.values())
+    text = f"- {len(counts)} scenarios of the lab (`migkit lab list`), {repeated} of them more than once"
+    text += f"; guests of {format_bytes(min(memory))} to {format_bytes(max(memory))}\n" if memory else "\n"
+    loads = [float(trace.meta.notes["load_average_before"][0]) for trace in made
+             if "load_average_before" in trace.meta.notes]  # fmt: skip
+    processors = {trace.meta.notes["processors"] for trace in made if "processors" in trace.meta.notes}
+    if not loads:
+        return text
+    machine = f"one machine of {', '.join(str(count) for count in sorted(processors))} processors"
+    return text + (f"- two hosts on {machine}; its load average at the start, noted in {len(loads)} of {len(made)}: "
+                   f"{min(loads):g} to {max(loads):g}\n")  # fmt: skip
 
 
 _LIMITS = """
