@@ -80,7 +80,7 @@ def _percent(ratio: float) -> str:
 
 def _figures(table: pd.DataFrame, kinds: pd.DataFrame) -> dict[str, str]:
     """What the reading says in figures, as kind_figure."""
-    found = {}
+    found: dict[str, str] = {}
     for kind, row in kinds.iterrows():
         own = table if kind == "all" else table[table["kind"] == kind]
         figures = {name: format_ms(row[f"{name}_ms"]) for name in ("expected", "reported", "heartbeat", "missed")}
@@ -95,7 +95,8 @@ def _figures(table: pd.DataFrame, kinds: pd.DataFrame) -> dict[str, str]:
 
 def _gaps(table: pd.DataFrame) -> dict[str, str]:
     """The figures on pauses elsewhere, and on the gaps that a heartbeat has anyway; those that are known."""
-    found, own = {}, table["heartbeat_p99_gap_ms"].dropna()
+    found: dict[str, str] = {}
+    own = table["heartbeat_p99_gap_ms"].dropna()
     elsewhere = table.loc[table["largest_gap_ms"] > 2 * table["heartbeat_ms"], "largest_gap_ms"]
     if len(elsewhere):
         found |= {"elsewhere": str(len(elsewhere)), "elsewhere_longest": format_ms(elsewhere.max()),

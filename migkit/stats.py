@@ -284,7 +284,7 @@ def downtimes(traces: Iterable[Trace]) -> pd.DataFrame:
     numbers = ["expected_ms", "reported_ms", "heartbeat_ms", "heartbeat_p99_gap_ms", "largest_gap_ms"]
     table = pd.DataFrame(rows, columns=["trace", "kind", *numbers]).set_index("trace")
     return table.astype(
-        {"kind": pd.CategoricalDtype(_DOWNTIME_KINDS, ordered=True), **dict.fromkeys(numbers, "float64")}
+        {"kind": pd.CategoricalDtype(list(_DOWNTIME_KINDS), ordered=True), **dict.fromkeys(numbers, "float64")}
     )
 
 

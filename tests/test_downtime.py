@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pandas as pd
 import pytest
 
@@ -59,6 +61,20 @@ def test_a_slow_link_shows_without_a_label(bundled):
 
 def test_the_committed_page_says_what_the_traces_say(bundled):
     assert (TRACES.parent / "DOWNTIME.md").read_text() == page(bundled.values()), "make data writes it anew"
+
+
+def test_the_answer_of_notebook_01_has_the_figures_of_the_set(bundled):
+    answer = json.loads((TRACES.parents[1] / "notebooks/01-look.ipynb").read_text())["cells"][-1]["source"]
+    kinds = by_kind(mk.stats.downtimes(bundled.values()))
+    pre, post = kinds.loc["pre-copy"], kinds.loc["post-copy"]
+    said = " ".join("".join(answer).split())
+    assert f"{pre['heartbeat_ms']:.0f} ms in the median where libvirt reported {pre['reported_ms']:.0f} ms" in said
+    assert f"never more than {pre['missed_ms']:.0f} ms beyond that" in said
+    assert f"missed {post['heartbeat_ms']:.0f} ms in the median, {post['factor']:.0f} times what was reported" in said
+    assert round(pre["expected_factor"]) == 6
+    assert "six times too high" in said
+    assert pre["missed_ms"] < 160
+    assert "plus 160 ms" in said
 
 
 def test_what_the_page_says_without_a_figure_holds(bundled):
