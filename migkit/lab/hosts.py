@@ -217,7 +217,7 @@ def leftovers(folder: Path | None = None) -> list[str]:
     mounts = Path("/proc/self/mountinfo").read_text().splitlines()
     found += [f"mount {line.split()[4]}" for line in mounts if str(folder) in line.split()[3:5]]
     found += [f"link {name}" for _, name in socket.if_nameindex() if name == LINK]
-    sockets = (line.split() for line in Path("/proc/net/unix").read_text().splitlines())
+    sockets = (line.split(maxsplit=7) for line in Path("/proc/net/unix").read_text().splitlines())
     found += [f"socket {words[7]}" for words in sockets if words[7:] and Path(words[7]).is_relative_to(folder)]
     return found
 

@@ -184,9 +184,10 @@ def downtime(traces: Iterable[Trace], *, ax: Axes | None = None) -> Axes:
     _pauses(ax, table, places)
     ax.set_yticks(places, list(table.index), fontsize=7)
     ax.set_ylim(-1, (places[-1] if len(places) else 0) + 1.6)
-    if (table.drop(columns="kind").to_numpy(dtype=float, na_value=0) > 0).any():
+    told = table.drop(columns="kind").to_numpy(dtype=float, na_value=0)
+    if (told > 0).any():
         ax.set_xscale("log")
-        ax.set_xlim(left=4)
+        ax.set_xlim(left=min(4.0, 0.7 * told[told > 0].min()))
     else:
         ax.set_title("no completed migration tells a pause", fontsize=10)
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: format_ms(value)))
