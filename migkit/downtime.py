@@ -120,8 +120,8 @@ made from the traces: `make data`.
 # Every claim that has no figure in it is held against the set by tests/test_downtime.py.
 _READING = (
     """**What to do.** For an agreement on service, measure in the guest. Failing that: in pre-copy take the reported
-    downtime plus {pre_copy_missed}; over a slow link take it as it is; after post-copy or under a throttle take no
-    reported number; and alarm on the expected one only for its trend.""",
+    downtime plus {pre_copy_missed}, the most by which a guest exceeded it here; over a slow link take it as it is;
+    after post-copy or under a throttle take no reported number; and alarm on the expected one only for its trend.""",
     """**Expected is no forecast of the pause**: off by more than a factor of two in {all_off} of {all_traces}
     migrations. In plain pre-copy QEMU expected {pre_copy_expected} and the guest stood still for {pre_copy_heartbeat};
     the median is {pre_copy_high} times too much. It divides what was left at the last bitmap sync by the limited
