@@ -43,7 +43,7 @@ _HOMES = {
     "sweep": "migkit.drivers.sweep",
     "tune": "migkit.tuning",
 }
-_MODULES = ("failures", "migration", "plot", "report", "schema", "stats", "units")
+_MODULES = ("downtime", "failures", "migration", "plot", "report", "schema", "stats", "units")
 
 __all__ = [
     "Answer",
@@ -57,6 +57,7 @@ __all__ = [
     "__version__",
     "answers",
     "compare",
+    "downtime",
     "explain",
     "failures",
     "import_logs",
@@ -83,7 +84,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from migkit import failures, migration, plot, report, schema, stats, units
+    from migkit import downtime, failures, migration, plot, report, schema, stats, units
     from migkit.capture.journal import recover
     from migkit.capture.logs.formats import import_logs, read_log
     from migkit.capture.recorder import record

@@ -20,7 +20,7 @@ LAYERS = (
     ("policies",),
     ("capture", "stats", "fidelity", "migration"),
     ("drivers",),
-    ("lab", "card", "comparison", "manifest"),
+    ("lab", "card", "downtime", "comparison", "manifest"),
     ("explanation", "tuning"),
     ("plot",),
     ("report",),

@@ -28,6 +28,8 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "--json", action="store_true", help="one JSON object a line, everything a trace knows of itself"
     )
     parser.add_argument("--card", action="store_true", help="a page in Markdown about the set of traces")
+    parser.add_argument("--downtime", action="store_true",
+                        help="a page in Markdown: which downtime to believe, by kind of pause")  # fmt: skip
     parser.add_argument(
         "--check", action="store_true", help="say whether traces are fit to be shared, a line each; 1 when one is not"
     )
@@ -44,11 +46,8 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     if not arguments.traces:
         raise UsageError("info needs a trace, or a folder of them")
-    if arguments.card:
-        from migkit.card import data_card
-
-        print(data_card(list(chosen_traces(arguments))), end="")
-        return 0
+    if arguments.card or arguments.downtime:
+        return _page(arguments)
     traces = chosen_traces(arguments, skip_bad=True)
     if arguments.check:
         return _check(traces)
@@ -102,11 +101,20 @@ def _print_failure(trace: Trace) -> None:
         print("\n" + "\n".join(f"  {line}" for line in told(failure).splitlines()))
 
 
-
 def _print_json(traces: Dataset) -> None:
     for trace, table in _summaries(traces):
         known = {key: value for key, value in table.iloc[0].items() if value is not None and value == value}
         print(json.dumps({**known, "meta": json.loads(trace.meta.to_json())}, default=_scalar))
+
+
+def _page(arguments: argparse.Namespace) -> int:
+    """One of the pages on a set."""
+    from migkit import downtime
+    from migkit.card import data_card
+
+    write = downtime.page if arguments.downtime else data_card
+    print(write(list(chosen_traces(arguments))), end="")
+    return 0
 
 
 def _check(traces: Dataset) -> int:

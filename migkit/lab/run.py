@@ -274,7 +274,7 @@ def _merge(trace: Trace, scenario: Scenario, lab: Lab, seen: _Observed) -> Trace
     )  # fmt: skip
     about = LabMeta(
         scenario=scenario.name, description=scenario.description, guest=_told(scenario.guest),
-        guest_corrupted=seen.corrupted, truth=_truth(scenario),
+        guest_corrupted=seen.corrupted, truth=scenario.truth.label if scenario.truth else {},
     )  # fmt: skip
     host = dataclasses.replace(meta.host, accelerator=lab.accelerator)
     known = trace.with_rows(seen.rows)
@@ -284,11 +284,6 @@ def _merge(trace: Trace, scenario: Scenario, lab: Lab, seen: _Observed) -> Trace
         end = dataclasses.replace(end, error_code=seen.outcome.error_code, error_text=seen.outcome.error_text)
         end = with_failure(dataclasses.replace(end, failure=None))
     return known.replace_meta(migration=migration, host=host, heartbeat=seen.heartbeat, lab=about, end=end)
-
-
-def _truth(scenario: Scenario) -> dict[str, Any]:
-    known = dataclasses.asdict(scenario.truth) if scenario.truth else {}
-    return {key: value for key, value in known.items() if value is not None}
 
 
 def _told(asked: Guest) -> dict[str, Any]:

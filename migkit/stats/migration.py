@@ -39,6 +39,9 @@ ITERATION_COLUMNS = (
     "samples",
 )
 PHASE_COLUMNS = ("phase", "start_s", "end_s", "duration_s", "basis")
+# What decides how long the guest stands still.
+_DOWNTIME_KINDS = ("pre-copy", "limit raised", "link-limited", "throttled", "post-copy", "suspended")
+_LAST_S, _SLOWER = 3.0, 0.8
 
 
 def iterations(trace: Trace) -> pd.DataFrame:
@@ -272,13 +275,18 @@ def _largest(values: Floats) -> float | None:
 def downtimes(traces: Iterable[Trace]) -> pd.DataFrame:
     """What was said of the guest's pause, side by side; one row a trace that completed, in ms.
 
-    Returns expected_ms (QEMU's estimate in the last sample before the switchover), reported_ms (libvirt's final
-    statistics), heartbeat_ms (the guest's own gap across the switchover), heartbeat_p99_gap_ms (the gap it has anyway)
-    and largest_gap_ms (the longest pause anywhere in the migration). Null where unknown.
+    Returns kind (what decided it: pre-copy alone, a raised downtime limit, a link slower than libvirt's limit, a
+    throttled guest, post-copy, or a suspended guest), expected_ms (QEMU's estimate in the last sample
+    before the switchover), reported_ms (libvirt's final statistics), heartbeat_ms (the guest's own gap across the
+    switchover), heartbeat_p99_gap_ms (the gap it has anyway) and largest_gap_ms (the longest pause anywhere in the
+    migration). Null where unknown.
     """
     rows = [_downtimes(trace) for trace in traces if trace.meta.end.outcome == "completed"]
-    columns = ["trace", "expected_ms", "reported_ms", "heartbeat_ms", "heartbeat_p99_gap_ms", "largest_gap_ms"]
-    return pd.DataFrame(rows, columns=columns).set_index("trace").astype("float64")
+    numbers = ["expected_ms", "reported_ms", "heartbeat_ms", "heartbeat_p99_gap_ms", "largest_gap_ms"]
+    table = pd.DataFrame(rows, columns=["trace", "kind", *numbers]).set_index("trace")
+    return table.astype(
+        {"kind": pd.CategoricalDtype(list(_DOWNTIME_KINDS), ordered=True), **dict.fromkeys(numbers, "float64")}
+    )
 
 
 def _downtimes(trace: Trace) -> tuple[object, ...]:
@@ -287,12 +295,41 @@ def _downtimes(trace: Trace) -> tuple[object, ...]:
     beat = trace.meta.heartbeat
     return (
         trace.name,
+        _downtime_kind(trace),
         _last(trace.column("downtime_ms")[before]),
         (trace.meta.end.completed or {}).get("downtime"),
         beat and beat.downtime_ms,
         beat and beat.p99_gap_ms,
         beat and beat.largest_gap_ms,
     )
+
+
+def _downtime_kind(trace: Trace) -> str:
+    """What decides how long the guest stands still; the first that holds."""
+    rows = trace.samples
+    done = set(rows["action"][rows["succeeded"].fillna(True).astype(bool)].dropna())
+    if post_copy_start_s(trace) is not None:
+        return "post-copy"
+    if "suspend" in done:
+        return "suspended"
+    if np.isfinite(trace.column("auto_converge_throttle_percent")).any():
+        return "throttled"
+    if _held_by_the_link(trace):
+        return "link-limited"
+    return "limit raised" if "set_max_downtime" in done else "pre-copy"
+
+
+def _held_by_the_link(trace: Trace) -> bool:
+    """Whether the link, and not libvirt's limit, set the pace at the end: by the lab's label, else by the flow."""
+    truth = trace.meta.lab.truth if trace.meta.lab else {}
+    if truth.get("limited_by") == "network" and "fault_from_s" not in truth:
+        return True
+    rows = trace.samples
+    asked = [trace.meta.migration.parameters.get("bandwidth"), *rows["argument"][rows["action"] == "set_bandwidth"]]
+    limits_mib = [float(limit) for limit in asked if limit]
+    flow = rates(trace).dropna(subset=["flow_bandwidth_bps"])
+    last = flow["flow_bandwidth_bps"][flow["t_s"] > flow["t_s"].max() - _LAST_S]
+    return bool(limits_mib and len(last) and last.median() < _SLOWER * limits_mib[-1] * MIB)
 
 
 def downtime_limits(trace: Trace) -> pd.DataFrame:
