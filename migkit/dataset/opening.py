@@ -106,7 +106,7 @@ def _entries(place: str) -> list[dict[str, Any]] | Bad:
     try:
         with parquet.opened(place) as file:
             told = parquet.footer(file)
-            if packed.TRACES_KEY in told:
+            if parquet.TRACES_KEY in told:
                 inside = packed.members(place, file)
                 metas = [parquet.metadata(f"{place} ({one.name})", one.meta) for one in inside]
                 return [
