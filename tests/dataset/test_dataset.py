@@ -257,6 +257,19 @@ def test_what_begins_with_a_dot_is_no_trace(folder):
     assert len(mk.open_dataset(folder)) == 5
 
 
+def test_a_folder_that_cannot_be_listed_is_not_passed_over(folder, monkeypatch):
+    really = os.scandir
+
+    def scandir(path):
+        if str(path).endswith("deep"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return really(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(MigkitError, match=r"deep: cannot be listed \(Permission denied\)"):
+        mk.open_dataset(folder)
+
+
 def test_comparing_takes_a_dataset(folder):
     found = mk.compare(mk.open_dataset(folder)[1:3], [mk.kubevirt("1.8"), mk.kubevirt("1.4")])
     assert found.table["trace"].tolist() == ["link-down", "noconverge_abort"]
