@@ -50,7 +50,8 @@ def members(place: str, file: pq.ParquetFile) -> list[Member]:
         if version > VERSION:
             raise MigkitError(f"{place}: packed by a newer migkit (version {version} of the format): update migkit")
         firsts = itertools.accumulate((rows for _, rows, _ in listed), initial=0)
-        found = [Member(str(name), int(rows), first, meta) for (name, rows, meta), first in zip(listed, firsts)]  # noqa: B905
+        each = zip(listed, firsts, strict=False)
+        found = [Member(str(name), int(rows), first, str(meta)) for (name, rows, meta), first in each]
     except (KeyError, ValueError, TypeError, zlib.error) as error:
         raise MigkitError(f"{place}: the list of its traces is damaged ({error}); pack them again") from None
     if sum(member.rows for member in found) != file.metadata.num_rows:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import pickle
 import shutil
@@ -15,7 +14,7 @@ import migkit as mk
 from migkit import parquet
 from migkit.dataset.catalogue import SCHEMA
 from migkit.errors import MigkitError, UsageError
-from migkit.meta import End, TraceMeta
+from migkit.meta import Domain, End, Migration, TraceMeta
 from migkit.schema import SCHEMA_VERSION
 from tests.conftest import TRACES
 
@@ -115,10 +114,19 @@ def test_nothing_that_matches_is_an_empty_dataset(folder):
     assert none.catalogue.dtypes.equals(mk.open_dataset(folder).catalogue.dtypes)
 
 
-def test_a_value_that_cannot_be_is_refused_by_its_file(tmp_path, bundled):
-    meta = dataclasses.replace(bundled["idle"].meta, end=End(outcome="completed", completed={"downtime": "soon"}))
-    dataclasses.replace(bundled["idle"], meta=meta).save(tmp_path / "a.parquet")
-    with pytest.raises(MigkitError, match=r"a\.parquet: its metadata gives downtime_ms as 'soon'"):
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"end": End(outcome="completed", completed={"downtime": "soon"})}, "downtime_ms as 'soon'"),
+        ({"migration": Migration(started_wall_ns="today")}, "started as 'today'"),
+        ({"migration": Migration(parameters={"bandwidth": "all"})}, "bandwidth_limit_bps as 'all'"),
+        ({"domain": Domain(memory_bytes=2**70)}, f"memory_bytes as {2**70}"),
+        ({"domain": Domain(has_vfio=1)}, "has_vfio as 1"),
+    ],
+)
+def test_a_value_that_cannot_be_is_refused_by_its_file(tmp_path, bundled, changes, said):
+    bundled["idle"].replace_meta(**changes).save(tmp_path / "a.parquet")
+    with pytest.raises(MigkitError, match=rf"a\.parquet: its metadata gives {said}; record or import it again"):
         mk.open_dataset(tmp_path)
 
 
