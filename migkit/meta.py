@@ -201,17 +201,25 @@ def _build(cls: type[T], data: dict[str, Any]) -> T:
     return cls(**{name: _convert(hints[name], value) for name, value in data.items() if name in hints})
 
 
+# To resolve annotations for each trace anew costs more than all else about reading its metadata.
 @functools.cache
 def _hints(cls: Hashable) -> dict[str, Any]:
-    """Its fields' types; to resolve them anew for each trace costs more than all else about its metadata."""
     return typing.get_type_hints(cls)
 
 
-def _convert(hint: Any, value: Any) -> Any:
+@functools.cache
+def _known(hint: Any) -> Any:
+    """What an optional field holds when it holds something; None for another field."""
     if typing.get_origin(hint) in (types.UnionType, typing.Union):
-        if value is None:
-            return None
-        hint = next(arm for arm in typing.get_args(hint) if arm is not type(None))
+        return next(arm for arm in typing.get_args(hint) if arm is not type(None))
+    return None
+
+
+def _convert(hint: Any, value: Any) -> Any:
+    if hint in (str, int, float, bool):
+        return value
+    if (known := _known(hint)) is not None:
+        return None if value is None else _convert(known, value)
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         return _build(hint, value)
     if typing.get_origin(hint) is tuple:

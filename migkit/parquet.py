@@ -24,6 +24,8 @@ from migkit.meta import TraceMeta
 from migkit.schema import COLUMNS
 
 META_KEY = b"migkit"
+# In the place of that, what a file with many traces has.
+TRACES_KEY = b"migkit-traces"
 
 _ARROW = {
     "int64": pa.int64(),
@@ -165,6 +167,8 @@ def footer(file: pq.ParquetFile) -> Mapping[bytes, bytes]:
 def meta_text(path: str | os.PathLike[str], file: pq.ParquetFile) -> str:
     """A trace's metadata as the JSON that its file has. Raises MigkitError when the file is no trace."""
     text = footer(file).get(META_KEY)
+    if text is None and TRACES_KEY in footer(file):
+        raise MigkitError(f"{path}: holds many traces: mk.open_dataset opens it")
     if text is None:
         raise MigkitError(f"{path}: a Parquet file, but not a trace of migkit (no 'migkit' metadata)")
     return text.decode(errors="replace")

@@ -67,8 +67,12 @@ def _values(column: pd.Series[Any]) -> str:
     if known.empty:
         return "unknown in all of them"
     if pd.api.types.is_numeric_dtype(column.dtype) and not pd.api.types.is_bool_dtype(column.dtype):
-        return f"{cell(name, float(known.min()))} to {cell(name, float(known.max()))}"
+        return _span(cell(name, float(known.min())), cell(name, float(known.max())))
     if pd.api.types.is_datetime64_any_dtype(column.dtype):
-        return f"{known.min():%Y-%m-%d} to {known.max():%Y-%m-%d}"
+        return _span(f"{known.min():%Y-%m-%d}", f"{known.max():%Y-%m-%d}")
     values = [str(value) for value in known.value_counts().index]
     return ", ".join(values[:6]) + (f" and {len(values) - 6} more" if len(values) > 6 else "")
+
+
+def _span(least: str, most: str) -> str:
+    return least if least == most else f"{least} to {most}"

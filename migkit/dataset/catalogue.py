@@ -60,6 +60,7 @@ _TYPES: Final[dict[pa.DataType, Any]] = {
     pa.string(): str,
     pa.bool_(): bool,
     pa.int64(): int,
+    pa.timestamp("ns", tz="UTC"): int,
     pa.float64(): int | float,
 }
 
@@ -69,7 +70,7 @@ def entry(name: str, place: str, rows: int, meta: TraceMeta, member: int | None 
     or truth."""
     row = {"name": name, "place": place, "rows": rows, **_said(meta)}
     for column, value in row.items():
-        if value is None or column == "started":
+        if value is None:
             continue
         wanted = _TYPES[SCHEMA.field(column).type]
         odd = not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool)

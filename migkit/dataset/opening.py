@@ -15,7 +15,7 @@ from migkit.dataset import catalogue, packed
 from migkit.dataset.dataset import Dataset
 from migkit.dataset.partition import Bad, file_of, left_out
 from migkit.dataset.places import CATALOGUE, Found, folder_name, found_files, parent, stem
-from migkit.errors import MigkitError
+from migkit.errors import MigkitError, UsageError
 
 # A remote store answers late and to many at once; a local footer is all work of one processor.
 _REMOTE_THREADS = 16
@@ -35,7 +35,7 @@ def open_dataset(*places: str | os.PathLike[str], skip_bad: bool = False) -> Dat
     True
     """
     if not places:
-        raise MigkitError("open_dataset: needs a file, folder or URL of traces")
+        raise UsageError("open_dataset: needs a file, folder or URL of traces")
     bad: list[Bad] = []
     index = pa.concat_tables(_indexes(found_files(*places), bad))
     if bad and not skip_bad:
@@ -106,7 +106,7 @@ def _entries(place: str) -> list[dict[str, Any]] | Bad:
     try:
         with parquet.opened(place) as file:
             told = parquet.footer(file)
-            if packed.TRACES_KEY in told:
+            if parquet.TRACES_KEY in told:
                 inside = packed.members(place, file)
                 metas = [parquet.metadata(f"{place} ({one.name})", one.meta) for one in inside]
                 return [

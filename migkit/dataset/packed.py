@@ -27,7 +27,6 @@ from migkit.dataset.places import CATALOGUE
 from migkit.errors import MigkitError
 from migkit.schema import SCHEMA_VERSION
 
-TRACES_KEY: Final = b"migkit-traces"
 CATALOGUE_KEY: Final = b"migkit-catalogue"
 VERSION: Final = 1
 NAME_COLUMN: Final = "trace"
@@ -46,12 +45,13 @@ class Member(NamedTuple):
 def members(place: str, file: pq.ParquetFile) -> list[Member]:
     """The traces of a packed file, in the order of their rows. Raises MigkitError when its footer is damaged."""
     try:
-        told = json.loads(zlib.decompress(base64.b64decode(parquet.footer(file)[TRACES_KEY])))
+        told = json.loads(zlib.decompress(base64.b64decode(parquet.footer(file)[parquet.TRACES_KEY])))
         version, listed = int(told["version"]), told["traces"]
         if version > VERSION:
             raise MigkitError(f"{place}: packed by a newer migkit (version {version} of the format): update migkit")
         firsts = itertools.accumulate((rows for _, rows, _ in listed), initial=0)
-        found = [Member(str(name), int(rows), first, meta) for (name, rows, meta), first in zip(listed, firsts)]  # noqa: B905
+        each = zip(listed, firsts, strict=False)
+        found = [Member(str(name), int(rows), first, str(meta)) for (name, rows, meta), first in each]
     except (KeyError, ValueError, TypeError, zlib.error) as error:
         raise MigkitError(f"{place}: the list of its traces is damaged ({error}); pack them again") from None
     if sum(member.rows for member in found) != file.metadata.num_rows:
@@ -74,7 +74,7 @@ def write(path: Path, traces: Sequence[tuple[str, pa.Table, str]]) -> None:
     named = table.add_column(0, NAME_COLUMN, names.take(pa.array(np.repeat(np.arange(len(counts)), counts))))
     with parquet.writing(path, _SCHEMA) as writer:
         writer.write_table(named, row_group_size=max(1, table.num_rows))
-        writer.add_key_value_metadata({TRACES_KEY: packed})
+        writer.add_key_value_metadata({parquet.TRACES_KEY: packed})
 
 
 def write_catalogue(folder: Path, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -93,6 +93,8 @@ def read_catalogue(place: str) -> tuple[pa.Table, dict[str, int]]:
     Raises MigkitError when it is damaged, or written by a newer migkit.
     """
     with parquet.opened(place) as file:
+        if CATALOGUE_KEY not in parquet.footer(file):
+            raise MigkitError(f"{place}: is not the catalogue of a packed folder; rename it or pack the traces again")
         try:
             told = json.loads(parquet.footer(file)[CATALOGUE_KEY])
             if int(told["version"]) > VERSION:

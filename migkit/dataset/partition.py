@@ -128,7 +128,8 @@ def left_out(label: str, error: MigkitError) -> Bad:
 
 def file_of(label: str) -> str:
     """The file in a trace's label."""
-    return label.rpartition(" (")[0] if label.endswith(")") else label
+    head, inside, _ = label.partition(".parquet (")
+    return head + ".parquet" if inside else label
 
 
 def _known(columns: Sequence[str] | None) -> tuple[str, ...]:

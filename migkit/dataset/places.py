@@ -54,8 +54,11 @@ def _below(place: str) -> Sequence[Found]:
 
 
 def _walked(folder: str) -> list[Found]:
+    def refuse(error: OSError) -> None:
+        raise MigkitError(f"{error.filename}: cannot be listed ({error.strerror})") from None
+
     inside = []
-    for root, folders, names in os.walk(folder, followlinks=True):
+    for root, folders, names in os.walk(folder, onerror=refuse):
         folders[:] = [name for name in folders if not name.startswith(".")]
         paths = [os.path.join(root, name) for name in names if _is_trace(name)]
         inside += [Found(path, os.stat(path).st_size if os.path.exists(path) else 0) for path in paths]
