@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import shutil
@@ -24,8 +25,7 @@ QUIET = (
     "--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage",
     "--window-size=1400,1600",
 )  # fmt: skip
-PICTURES = "return [...document.querySelectorAll('.jp-OutputArea img.widget-image, .jp-OutputArea .widget-image')].map(i => i.src)"
-
+PICTURES = "return [...document.querySelectorAll('.jp-OutputArea img.widget-image')].map(image => image.src)"
 pytestmark = pytest.mark.browser
 
 
@@ -33,10 +33,8 @@ pytestmark = pytest.mark.browser
 def browser() -> Iterator[object]:
     chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
     selenium = None
-    try:
+    with contextlib.suppress(ImportError):
         from selenium import webdriver as selenium
-    except ImportError:
-        pass
     if not (chromium and driver and selenium):
         if os.environ.get("MIGKIT_REQUIRE_BROWSER"):
             pytest.fail("the browser test needs chromium, chromium-driver and the Python package selenium")
@@ -64,7 +62,11 @@ def lab_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     words = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}",
              "--ServerApp.port_retries=0", "--IdentityProvider.token=", "--LabApp.news_url=",
              "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]  # fmt: skip
-    own = {"JUPYTER_CONFIG_DIR": str(folder / "config"), "JUPYTER_DATA_DIR": str(folder / "own"), "IPYTHONDIR": str(folder / "ipython")}
+    own = {
+        "JUPYTER_CONFIG_DIR": str(folder / "config"),
+        "JUPYTER_DATA_DIR": str(folder / "own"),
+        "IPYTHONDIR": str(folder / "ipython"),
+    }
     log = (folder / "log").open("w")
     server = subprocess.Popen(words, cwd=folder, env=os.environ | own, stdout=log, stderr=log)
     url = f"http://127.0.0.1:{port}/lab"

@@ -8,6 +8,7 @@ import sys
 import textwrap
 from typing import TYPE_CHECKING
 
+from migkit.cli.traces import add_where, chosen_traces, print_left_out
 from migkit.errors import MigkitError
 from migkit.units import format_s
 
@@ -26,6 +27,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "KubeVirt's default thresholds would have fired; with the evidence, and 'cannot tell' where there is none.",
     )
     parser.add_argument("traces", nargs="+", metavar="TRACE", help="a trace, or a folder of them")
+    add_where(parser)
     parser.add_argument("--brief", action="store_true", help="a line a trace, nothing replayed")
     parser.add_argument("--json", action="store_true", help="one JSON object a trace, a line each, with all figures")
     parser.set_defaults(handler=run)
@@ -33,14 +35,13 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Explains each trace; 1 when one cannot be read or holds no migration, the others are explained nevertheless."""
-    from migkit.dataset import named_paths
     from migkit.explanation import explain
-    from migkit.trace import Trace
 
+    traces = chosen_traces(arguments, skip_bad=True)
     found, refused = [], False
-    for path, name in named_paths(*arguments.traces):
+    for trace in traces:
         try:
-            one = explain(Trace.load(path, name), thresholds=not arguments.brief)
+            one = explain(trace, thresholds=not arguments.brief)
         except MigkitError as error:
             print(f"migkit: {error}", file=sys.stderr)
             refused = True
@@ -53,7 +54,8 @@ def run(arguments: argparse.Namespace) -> int:
             print(told(one, shutil.get_terminal_size((110, 24)).columns), end="\n\n")
     if found:
         print(brief(found))
-    return 1 if refused else 0
+    print_left_out(traces)
+    return 1 if refused or traces.bad else 0
 
 
 def told(found: Explanation, width: int) -> str:

@@ -107,11 +107,11 @@ def run_list(arguments: argparse.Namespace) -> int:
 
 def run_relabel(arguments: argparse.Namespace) -> int:
     """Brings the labels of traces in line with what their scenarios say now; a line for each that changed."""
-    from migkit.dataset import trace_paths
+    from migkit.dataset.places import found_files
     from migkit.lab import relabel, scenario
 
     scenarios, changed = scenario.load(arguments.scenarios), 0
-    paths = trace_paths(*arguments.traces)
+    paths = [Path(found.place) for found in found_files(*arguments.traces)]
     for path in paths:
         if (label := relabel.relabel(path, scenarios)) is not None:
             print(f"{path}: {', '.join(f'{key} {value}' for key, value in label.items())}")

@@ -152,7 +152,8 @@ def dask_executor(address: str | None) -> Executor | None:
     except ImportError:
         raise MigkitError("--dask needs Dask: pip install 'migkit[dask]'") from None
     try:
-        executor: Executor = Client(address, timeout="10s").get_executor(pure=False)
+        client: Any = Client
+        executor: Executor = client(address, timeout="10s").get_executor(pure=False)
     except (OSError, ValueError) as error:
         raise MigkitError(f"--dask {address}: no scheduler answers there ({error})") from None
     return executor

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from migkit.drivers.columns import columns
@@ -17,6 +18,7 @@ from migkit.drivers.record import CODES, SAME_NS, Record
 from migkit.drivers.schedule import PHASES, POLL_NS, Schedule, schedules
 from migkit.errors import MigkitError, UsageError, unknown
 from migkit.fidelity import Answer, Level, answers, counted_memory_bytes, interval_ms
+from migkit.meta import TraceMeta
 from migkit.policies import base
 from migkit.policies.base import Options, Wakes
 from migkit.policies.size import data_size_gb as size_of
@@ -177,6 +179,24 @@ def _check(trace: Trace, policy: Policy, failures: Mapping[str, Sequence[int]]) 
             raise UsageError(f"failures of {name}: {numbers!r} is not a list of numbers, e.g. [1, 2], or [0] for all")
 
 
+class Sized(Protocol):
+    """What a data size is told from; a `Trace` has it."""
+
+    @property
+    def name(self) -> str:
+        """The trace's name."""
+        ...
+
+    @property
+    def meta(self) -> TraceMeta:
+        """Its metadata."""
+        ...
+
+    def column(self, name: str) -> npt.NDArray[np.float64]:
+        """A numeric column, NaN where it is null."""
+        ...
+
+
 def checked_size(data_size_gb: int) -> int:
     """A data size that somebody gave. Raises UsageError unless it is a whole number of GB, from 0 to a billion."""
     if isinstance(data_size_gb, bool) or not isinstance(data_size_gb, int) or not 0 <= data_size_gb <= 10**9:
@@ -184,7 +204,7 @@ def checked_size(data_size_gb: int) -> int:
     return data_size_gb
 
 
-def trace_data_size(trace: Trace, policy: Policy) -> int:
+def trace_data_size(trace: Sized, policy: Policy) -> int:
     """The data size behind the deadline, in GB: the guest's memory, else what libvirt counts of it (which is a little
     more); and, where the version counts them and the migration copied disks, what libvirt said of them when it first
     did."""

@@ -1,9 +1,9 @@
 """The options of a monitor as YAML that KubeVirt admits: a MigrationPolicy, or a patch of the cluster's configuration.
 
 Fields and admission: kubevirt/kubevirt staging/src/kubevirt.io/api/core/v1/types.go (MigrationConfiguration) and
-migrations/v1alpha1/types.go (MigrationPolicySpec), pkg/virt-api/webhooks/validating-webhook/admitters/
-migrationpolicy-admitter.go at v1.9.0 and main at d923fdb815; kubevirt/hyperconverged-cluster-operator
-(LiveMigrationConfigurations). Experimental blocks are a MigrationPolicy's alone; progressTimeout is the cluster's alone.
+migrations/v1alpha1/types.go (MigrationPolicySpec), pkg/virt-api/webhooks/validating-webhook/admitters at v1.9.0 and
+main at d923fdb815; kubevirt/hyperconverged-cluster-operator (LiveMigrationConfigurations). Experimental blocks are a
+MigrationPolicy's alone; progressTimeout is the cluster's alone.
 """
 
 from __future__ import annotations
@@ -52,7 +52,8 @@ def manifest(
       completionTimeoutPerGiB: 60
     <BLANKLINE>
     """
-    asked = policy if version is None else kubevirt(version, **{n: policy.options[n] for n in policy.given})
+    given: dict[str, Any] = {option: policy.options[option] for option in policy.given}
+    asked = policy if version is None else kubevirt(version, **given)
     chosen = kind or next((k for k in KINDS if not _missing(asked, k)), KINDS[0])
     if chosen not in KINDS:
         raise UsageError(f"kind {chosen!r}: must be one of {', '.join(KINDS)}")

@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from migkit.drivers.sweep.fate import Fates
+from migkit.drivers.sweep.fate import Fate, Fates
 from migkit.drivers.sweep.settings import expand
 from migkit.errors import MigkitError
 from migkit.plot.migration import BLUE, GREY, RED
@@ -47,7 +47,7 @@ def explore(traces: Trace | Sequence[Trace], policy: Policy, **lists: Iterable[A
             continuous_update=True,
             style={"description_width": "14em"},
             layout={"width": "36em"},
-        )  # fmt: skip
+        )
         for name, values in lists.items()
     }
     picture, said = widgets.Image(format="png"), widgets.HTML()
@@ -74,7 +74,7 @@ def drawing(traces: Sequence[Trace], policy: Policy) -> Callable[[Mapping[str, A
     moves the marks only."""
     fates = Fates(traces, policy)
     figure = Figure(figsize=(9, 4.2), dpi=80)
-    canvas = FigureCanvasAgg(figure)
+    canvas: Any = FigureCanvasAgg(figure)
     ax = figure.subplots()
     figure.subplots_adjust(left=0.08, right=0.98, bottom=0.13, top=0.93)
     many = len(traces) > 1
@@ -112,13 +112,15 @@ def drawing(traces: Sequence[Trace], policy: Policy) -> Callable[[Mapping[str, A
 
 def _legend(ax: Axes) -> None:
     words = {"X": "abort", "v": "post-copy", "s": "pause", "^": "raised downtime"}
-    colours = {marker: colour for marker, colour in MARKS.values()}
+    colours = dict(MARKS.values())
     handles = [Line2D([], [], marker=m, color=colours[m], ls="none", label=word) for m, word in words.items()]
-    ring = Line2D([], [], marker="o", mfc="none", mec=RED, ms=10, mew=2, ls="none", label="would have completed by itself")
+    ring = Line2D(
+        [], [], marker="o", mfc="none", mec=RED, ms=10, mew=2, ls="none", label="would have completed by itself"
+    )
     ax.legend(handles=[*handles, ring], loc="upper right", ncols=5, fontsize=8, frameon=False)
 
 
-def _save(canvas: FigureCanvasAgg, out: io.BytesIO) -> None:
+def _save(canvas: Any, out: io.BytesIO) -> None:
     """The canvas as it stands, without drawing it anew; a weak compression, as it is for one look."""
     from PIL import Image
 
@@ -136,9 +138,9 @@ def _height(curve: tuple[Any, Any], t_s: float) -> float:
     return float(np.interp(t_s, *curve))
 
 
-def _told(traces: Sequence[Trace], found: Sequence[Any]) -> str:
+def _told(traces: Sequence[Trace], found: Sequence[Fate]) -> str:
     if len(traces) == 1:
-        one = found[0]
+        one: Fate = found[0]
         return one.what + (f" after {format_s(one.t_s)}" if one.acts else "") + (" - a false one" if one.false else "")
     counts: dict[str, int] = {}
     for one in found:

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
 
 from migkit.plot.migration import BLUE, GREEN, GREY, ORANGE, RED, SKY
 from migkit.tuning import Tuned
@@ -79,7 +80,7 @@ def _frame(ax: Axes, grid: pd.DataFrame, x: str, y: str, chosen: dict[str, Any])
     column, row = (
         list(map(float, axis)).index(float(chosen[name])) for axis, name in ((grid.columns, x), (grid.index, y))
     )
-    ax.add_patch(plt.Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, ec=ORANGE, lw=3))
+    ax.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, ec=ORANGE, lw=3))
 
 
 def figure_text(name: str, value: float) -> str:
@@ -106,12 +107,15 @@ def pareto(
         own = table[table["admitted"] == kept]
         ax.plot(_shown(x, own[x]), _shown(y, own[y]), "o", mfc=face, mec=GREY, ms=6, alpha=0.7, ls="none", label=label)
     front = table[table["pareto"]]
-    ax.plot(_shown(x, front[x]), _shown(y, front[y]), "o", mfc="none", mec="black", ms=10, ls="none", label="Pareto front")
-    for label, row in best.baselines.iterrows():
+    ax.plot(
+        _shown(x, front[x]), _shown(y, front[y]), "o", mfc="none", mec="black", ms=10, ls="none", label="Pareto front"
+    )
+    for name, row in best.baselines.iterrows():
+        label = str(name)
         absent, best_one = bool(np.isnan(row[x])), label == "recommended"
-        ax.plot([_shown(x, row[x])], [_shown(y, row[y])], _BASELINE_MARKS[str(label)], ms=13 if best_one else 9,
+        ax.plot([_shown(x, row[x])], [_shown(y, row[y])], _BASELINE_MARKS[label], ms=13 if best_one else 9,
                 color=ORANGE if best_one else RED, mec="black", ls="none", zorder=4,
-                label=str(label) + (" (never acts)" if absent else ""))  # fmt: skip
+                label=label + (" (never acts)" if absent else ""))  # fmt: skip
     ax.set_xlabel(_axis(x))
     ax.set_ylabel(_axis(y))
     ax.margins(0.08)
@@ -164,7 +168,7 @@ def fates(best: Tuned, *, columns: int = 6, names: Sequence[str] | None = None) 
                                 figsize=(2.3 * columns, 1.5 * -(-len(chosen) // columns) + 0.9))  # fmt: skip
     axes = list(grid.flat)
     for ax, name in zip(axes, chosen, strict=False):
-        _fate(ax, best, name, own.loc[name])
+        _fate(ax, best, name, own.loc[name].squeeze())
     for ax in axes[len(chosen) :]:
         ax.set_axis_off()
     seen = {str(what) for what in own.loc[chosen, "what"]}

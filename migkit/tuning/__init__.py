@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from migkit.tuning.objective import DEFAULT, Objective, parse
 from migkit.tuning.choose import Tuned, tune
+from migkit.tuning.objective import DEFAULT, Objective, parse
 
 __all__ = ["DEFAULT", "Objective", "Tuned", "parse", "tune"]

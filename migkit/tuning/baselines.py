@@ -17,7 +17,7 @@ _NOTHING: Final = {"progress_timeout": 0, "completion_timeout_per_gib": 0}
 def baselines(policy: Policy) -> dict[str, Policy]:
     """By label: the version's defaults, HyperConverged's, VEP 248's published values where the policy detects stalls,
     and a monitor that does nothing. The policy's features stay on, and what it permits stays permitted."""
-    kept = {name: policy.options[name] for name in policy.given if _stays(policy, name)}
+    kept: dict[str, Any] = {name: policy.options[name] for name in policy.given if _stays(policy, name)}
 
     def made(values: Mapping[str, Any]) -> Policy:
         return kubevirt(policy.version, **kept | dict(values))
@@ -25,7 +25,7 @@ def baselines(policy: Policy) -> dict[str, Policy]:
     found = {"defaults": made({}), "HyperConverged": made(_HYPERCONVERGED)}
     if policy.options.get("stall_detection"):
         found["VEP 248 text"] = made(_VEP_248)
-    return found | {"do nothing": kubevirt(policy.version, **_NOTHING)}
+    return found | {"do nothing": made(_NOTHING)}
 
 
 def _stays(policy: Policy, name: str) -> bool:

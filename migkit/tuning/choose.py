@@ -101,7 +101,7 @@ def tune(
         raise MigkitError(f"the traces do not suffice to choose a setting: {'; '.join(why)}. Record more, or say "
                           "anyway=True (--anyway)")  # fmt: skip
     table = ranked(by_setting(found), goal)
-    best = int(table["rank"].idxmin())
+    best = int(np.argmin(table["rank"].to_numpy()))
     _check_usable(table, best, goal)
     chosen = found.policies[best]
     compared = _compared(found, chosen, goal, resamples=resamples, seed=seed, executor=executor)

@@ -144,5 +144,5 @@ def _column(name: str, names: Sequence[str]) -> str:
             return candidate
         if name == candidate.removesuffix("_ratio"):
             return candidate
-    short = {_QUANTILE.sub("", candidate).rsplit("_", 1)[0] for candidate in names if "_p50" in candidate}
-    raise unknown("figure", name, [*names, *short])
+    shorts = {_QUANTILE.sub("", candidate).rsplit("_", 1)[0] for candidate in names if "_p50" in candidate}
+    raise unknown("figure", name, [*names, *shorts])

@@ -99,9 +99,7 @@ def test_migrations_that_all_end_alike_are_one_sided():
 
 def test_a_condition_that_no_setting_keeps_is_told_with_the_nearest():
     found = mk.sweep(planted(45), POLICY, stall_progress_timeout=[10, 20])
-    with pytest.raises(
-        MigkitError, match=r"false_abort_ratio == 0 \(the best has false_abort_ratio 1\)"
-    ):
+    with pytest.raises(MigkitError, match=r"false_abort_ratio == 0 \(the best has false_abort_ratio 1\)"):
         tune(found)
 
 

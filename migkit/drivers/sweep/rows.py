@@ -58,7 +58,8 @@ class Rows:
     def active(self) -> Bools:
         """Whether a row carries statistics of the running job, shape (rows,)."""
         types, known = self.columns.numbers["job_type"]
-        return known & (types == JOB_UNBOUNDED)
+        running: Bools = known & (types == JOB_UNBOUNDED)
+        return running
 
     @functools.cached_property
     def t_s(self) -> Floats:

@@ -78,7 +78,7 @@ class Sweep:
 
 
 def sweep(
-    traces: Dataset | Sequence[Trace] | str | os.PathLike[str],
+    traces: Dataset | Loose | Sequence[Trace] | str | os.PathLike[str],
     policy: Policy,
     *,
     settings: Iterable[Mapping[str, Any]] | pd.DataFrame | None = None,
@@ -181,7 +181,7 @@ def _table(done: Sequence[Done], chosen: Settings) -> pd.DataFrame:
     count, traces = len(chosen), len(done)
     names = [one.facts[0] for one in done]
     table: dict[str, Any] = {
-        "trace": pd.Categorical.from_codes(np.repeat(np.arange(traces, dtype=np.int32), count), names),
+        "trace": pd.Categorical.from_codes(np.repeat(np.arange(traces, dtype=np.int32), count), pd.Index(names)),
         "setting": np.tile(np.arange(count, dtype=np.int32), traces),
     }
     for name in chosen.table.columns:
@@ -203,7 +203,7 @@ def _narrow(column: pd.Series[Any]) -> Any:
 
 def _labelled(name: str, values: Any) -> Any:
     if name in _CATEGORIES:
-        return pd.Categorical.from_codes(values, list(_CATEGORIES[name]))
+        return pd.Categorical.from_codes(values, pd.Index(_CATEGORIES[name]))
     if name in _FLAGS:
         return pd.arrays.BooleanArray(values > 0, values < 0)
     return values

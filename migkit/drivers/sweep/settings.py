@@ -52,7 +52,7 @@ def expand(
     if given is not None and (lists or sample is not None):
         raise UsageError("settings are given as lists or as a table of settings, not both")
     found = _given(given) if given is not None else _combined(lists, sample, seed)
-    own = {name: policy.options[name] for name in policy.given}
+    own: Values = {name: policy.options[name] for name in policy.given}
     made: list[tuple[Values, Policy]] = []
     for values in found:
         one = kubevirt(policy.version, **own | values)
@@ -128,11 +128,14 @@ def _plain(value: Any) -> Any:
 def as_arrays(policies: Sequence[Policy]) -> Options:
     """The options of all policies, each field an array of shape (settings,); `acceptable_s` is for 1 GB of data."""
     rows = [policy.computed(data_size_gb=1, has_vfio=False) for policy in policies]
-    return Options(*(np.array(column) for column in zip(*rows, strict=True)))
+    arrays: list[Any] = [np.array(column) for column in zip(*rows, strict=True)]
+    return Options(*arrays)
 
 
 def for_trace(options: Options, *, data_size_gb: int, has_vfio: bool) -> Options:
     """The arrays for a guest of this data size; seconds wrap as Go's integers do."""
+    per_gb: Any = options.acceptable_s
     with np.errstate(over="ignore"):
-        acceptable_s = options.acceptable_s * np.int64(data_size_gb)
-    return options._replace(acceptable_s=acceptable_s, has_vfio=np.full(len(acceptable_s), has_vfio))
+        acceptable_s: Any = per_gb * np.int64(data_size_gb)
+    vfio: Any = np.full(len(per_gb), has_vfio)
+    return options._replace(acceptable_s=acceptable_s, has_vfio=vfio)

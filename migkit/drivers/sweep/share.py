@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from migkit.dataset import Bad, Partition
-from migkit.drivers.first import Prepared, firsts, prepare
+from migkit.drivers.first import Method, Prepared, firsts, prepare
 from migkit.drivers.replay import trace_data_size
 from migkit.drivers.sweep.outcomes import Acted, outcomes
 from migkit.drivers.sweep.recorded import Recorded, recorded
@@ -120,7 +120,7 @@ def _groups(policies: Sequence[Policy]) -> list[_Group]:
     for events in (False, True):
         places = np.flatnonzero(hears == events)
         if len(places):
-            own = [policies[place] for place in places]
+            own = [policies[int(place)] for place in places]
             found.append(_Group(places=places, events=events, policy=own[0], options=as_arrays(own)))
     return found
 
@@ -164,7 +164,7 @@ def _plainly_exact(trace: Rows, policy: Policy) -> bool:
 
 def _acted(job: Job, groups: Sequence[_Group], trace: Rows, size: int, vfio: bool) -> Acted:
     """The first decisive actions of all settings, in their order."""
-    found = {name: np.full(len(job.policies), -1, dtype=np.int64) for name in Acted.__dataclass_fields__}
+    found: dict[str, Any] = {name: np.full(len(job.policies), -1) for name in Acted.__dataclass_fields__}
     found["event"] = np.zeros(len(job.policies), dtype=bool)
     for group in groups:
         options = for_trace(group.options, data_size_gb=size, has_vfio=vfio)
