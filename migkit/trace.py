@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +30,34 @@ _PANDAS = {
     pa.bool_(): pd.BooleanDtype(),
     pa.string(): pd.StringDtype(),
 }
+
+
+class Readable(Protocol):
+    """What can be read of a trace, whether pandas holds its rows or not."""
+
+    @property
+    def name(self) -> str:
+        """The trace's name."""
+        ...
+
+    @property
+    def meta(self) -> TraceMeta:
+        """Its metadata."""
+        ...
+
+    @property
+    def t_s(self) -> npt.NDArray[np.float64]:
+        """Seconds since the job began, shape (rows,)."""
+        ...
+
+    @property
+    def active(self) -> npt.NDArray[np.bool_]:
+        """Whether a row carries statistics of the running job, shape (rows,)."""
+        ...
+
+    def column(self, name: str) -> npt.NDArray[np.float64]:
+        """A numeric column, NaN where it is null, shape (rows,)."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from migkit.drivers.columns import columns
@@ -18,12 +17,11 @@ from migkit.drivers.record import CODES, SAME_NS, Record
 from migkit.drivers.schedule import PHASES, POLL_NS, Schedule, schedules
 from migkit.errors import MigkitError, UsageError, unknown
 from migkit.fidelity import Answer, Level, answers, counted_memory_bytes, interval_ms
-from migkit.meta import TraceMeta
 from migkit.policies import base
 from migkit.policies.base import Options, Wakes
 from migkit.policies.size import data_size_gb as size_of
 from migkit.policies.versions import Policy
-from migkit.trace import Trace
+from migkit.trace import Readable, Trace
 from migkit.units import NS_PER_MS, NS_PER_S
 
 DECISION_COLUMNS = (
@@ -179,24 +177,6 @@ def _check(trace: Trace, policy: Policy, failures: Mapping[str, Sequence[int]]) 
             raise UsageError(f"failures of {name}: {numbers!r} is not a list of numbers, e.g. [1, 2], or [0] for all")
 
 
-class Sized(Protocol):
-    """What a data size is told from; a `Trace` has it."""
-
-    @property
-    def name(self) -> str:
-        """The trace's name."""
-        ...
-
-    @property
-    def meta(self) -> TraceMeta:
-        """Its metadata."""
-        ...
-
-    def column(self, name: str) -> npt.NDArray[np.float64]:
-        """A numeric column, NaN where it is null."""
-        ...
-
-
 def checked_size(data_size_gb: int) -> int:
     """A data size that somebody gave. Raises UsageError unless it is a whole number of GB, from 0 to a billion."""
     if isinstance(data_size_gb, bool) or not isinstance(data_size_gb, int) or not 0 <= data_size_gb <= 10**9:
@@ -204,7 +184,7 @@ def checked_size(data_size_gb: int) -> int:
     return data_size_gb
 
 
-def trace_data_size(trace: Sized, policy: Policy) -> int:
+def trace_data_size(trace: Readable, policy: Policy) -> int:
     """The data size behind the deadline, in GB: the guest's memory, else what libvirt counts of it (which is a little
     more); and, where the version counts them and the migration copied disks, what libvirt said of them when it first
     did."""

@@ -168,7 +168,7 @@ def fates(best: Tuned, *, columns: int = 6, names: Sequence[str] | None = None) 
                                 figsize=(2.3 * columns, 1.5 * -(-len(chosen) // columns) + 0.9))  # fmt: skip
     axes = list(grid.flat)
     for ax, name in zip(axes, chosen, strict=False):
-        _fate(ax, best, name, own.loc[name].squeeze())
+        _fate(ax, best, name, next(own[own.index == name].itertuples()))
     for ax in axes[len(chosen) :]:
         ax.set_axis_off()
     seen = {str(what) for what in own.loc[chosen, "what"]}
@@ -189,18 +189,18 @@ def _eventful(own: pd.DataFrame) -> list[str]:
     return [str(name) for name in (some if len(some) else own).index[:36]]
 
 
-def _fate(ax: Axes, best: Tuned, name: str, row: pd.Series[Any]) -> None:
+def _fate(ax: Axes, best: Tuned, name: str, row: Any) -> None:
     trace = best.sweep.source[name]
     t, left = trace.t_s[trace.active], trace.column("data_remaining_bytes")[trace.active] / MIB
     ax.fill_between(t, left, color=SKY, alpha=0.5, lw=0)
     ax.plot(t, left, color=BLUE, lw=0.7)
-    if not np.isnan(row["time_to_action_s"]):
-        marker, colour = MARKS[str(row["what"])]
-        ax.axvline(row["time_to_action_s"], color=colour, lw=1)
-        ax.plot([row["time_to_action_s"]], [np.nanmax(left) * 0.9], marker, color=colour, ms=7)
-    wrong = [bool(row[name]) for name in ("false_abort", "false_switchover")]
-    said = f"{row['what']}" + (", but it completes by itself" if any(wrong) else "")
-    ax.set_title(f"{name}\n{said}", fontsize=6.5, color=RED if any(wrong) or row["missed"] else "black", pad=2)
+    if not np.isnan(row.time_to_action_s):
+        marker, colour = MARKS[str(row.what)]
+        ax.axvline(row.time_to_action_s, color=colour, lw=1)
+        ax.plot([row.time_to_action_s], [np.nanmax(left) * 0.9], marker, color=colour, ms=7)
+    wrong = [bool(flag) for flag in (row.false_abort, row.false_switchover) if flag is not pd.NA]
+    said = f"{row.what}" + (", but it completes by itself" if any(wrong) else "")
+    ax.set_title(f"{name}\n{said}", fontsize=6.5, color=RED if any(wrong) or row.missed else "black", pad=2)
     ax.tick_params(labelsize=6, length=2)
     ax.set_ylim(0, None)
     ax.set_xlim(0, None)

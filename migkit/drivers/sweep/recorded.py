@@ -10,7 +10,7 @@ from typing import Final, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from migkit.meta import TraceMeta
+from migkit.trace import Readable
 from migkit.units import NS_PER_MS
 
 Floats = npt.NDArray[np.float64]
@@ -31,32 +31,8 @@ _POLL_NS: Final = 400 * NS_PER_MS
 _SWITCHOVER, _POST_COPY = (3, 1), (3, 7)
 
 
-class Readable(Protocol):
-    """What is read of a trace; `Trace` has it, and so have the rows of a packed dataset."""
-
-    @property
-    def name(self) -> str:
-        """The trace's name."""
-        ...
-
-    @property
-    def meta(self) -> TraceMeta:
-        """Its metadata."""
-        ...
-
-    @property
-    def t_s(self) -> Floats:
-        """Seconds since the job began, shape (rows,)."""
-        ...
-
-    @property
-    def active(self) -> Bools:
-        """Whether a row carries statistics of the running job, shape (rows,)."""
-        ...
-
-    def column(self, name: str) -> Floats:
-        """A numeric column, NaN where it is null, shape (rows,)."""
-        ...
+class Judged(Readable, Protocol):
+    """What is read of a trace to judge by it."""
 
     def deeds(self) -> Sequence[tuple[float, str, float]]:
         """What was successfully done: (seconds since the job began, action, argument or NaN)."""
@@ -112,7 +88,7 @@ class Recorded:
         return float(self.sent_bytes[self.sample_at(np.array([self.improved_s]))[0]])
 
 
-def recorded(trace: Readable) -> Recorded:
+def recorded(trace: Judged) -> Recorded:
     """Reads the facts from a trace's rows and metadata; never from the truth that a lab knows.
 
     Raises MigkitError when the trace holds no sample of a running migration.
@@ -147,7 +123,7 @@ def recorded(trace: Readable) -> Recorded:
 class _Passes:
     """The iterations of the pre-copy in the chosen samples: what each began with, what was dirtied in it."""
 
-    def __init__(self, trace: Readable, chosen: Bools, remaining: Floats) -> None:
+    def __init__(self, trace: Judged, chosen: Bools, remaining: Floats) -> None:
         t, size = trace.t_s[chosen], len(remaining)
         number = np.nan_to_num(trace.column("memory_iteration")[chosen])
         self.level_bytes, self.dirtied_bytes = remaining.copy(), np.full(size, np.nan)
@@ -192,30 +168,30 @@ def _flow(t: Floats, sent: Floats) -> Floats:
     return found
 
 
-def _changed_s(trace: Readable) -> float:
+def _changed_s(trace: Judged) -> float:
     """The first thing that somebody did to the migration; post-copy also by libvirt's event."""
     moments = [t for t, action, _ in trace.deeds() if action in CHANGES]
     return min([*moments, _event_s(trace, _POST_COPY)])
 
 
-def _stopped_s(trace: Readable, changed_s: float) -> float:
+def _stopped_s(trace: Judged, changed_s: float) -> float:
     """When the guest was stopped for the switchover: no pass of the pre-copy begins after that."""
     return _event_s(trace, _SWITCHOVER) if np.isinf(changed_s) else np.inf
 
 
-def _event_s(trace: Readable, event: tuple[int, int]) -> float:
+def _event_s(trace: Judged, event: tuple[int, int]) -> float:
     same = (trace.column("lifecycle_event") == event[0]) & (trace.column("lifecycle_detail") == event[1])
     return float(min(trace.t_s[same], default=np.inf))
 
 
-def _ended_s(trace: Readable) -> float:
+def _ended_s(trace: Judged) -> float:
     completed = trace.meta.end.completed or {}
     if "time_elapsed" in completed:
         return float(completed["time_elapsed"]) / 1000
     return float(trace.t_s[np.flatnonzero(trace.active)[-1]])
 
 
-def _end(trace: Readable, changed_s: float, end_s: float, improved_s: float) -> End:
+def _end(trace: Judged, changed_s: float, end_s: float, improved_s: float) -> End:
     if not np.isfinite(changed_s):
         if trace.meta.end.outcome == "completed":
             return "completed"
@@ -224,7 +200,7 @@ def _end(trace: Readable, changed_s: float, end_s: float, improved_s: float) -> 
     return "never converged" if end_s - improved_s >= HOPELESS_S else "cut short"
 
 
-def _downtime_ms(trace: Readable) -> float | None:
+def _downtime_ms(trace: Judged) -> float | None:
     beat = trace.meta.heartbeat
     if beat is not None and beat.downtime_ms is not None:
         return beat.downtime_ms
@@ -232,7 +208,7 @@ def _downtime_ms(trace: Readable) -> float | None:
     return None if reported is None else float(reported)
 
 
-def _freshness_ns(trace: Readable, t_s: Floats) -> int:
+def _freshness_ns(trace: Judged, t_s: Floats) -> int:
     """How old a sample may be before a wake-up that reads it is only bounded: two intervals, but at least 400 ms."""
     interval_ms = trace.meta.cadence.interval_ms
     if interval_ms is None:
