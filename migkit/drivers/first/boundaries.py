@@ -66,17 +66,20 @@ def onset(ticks: Any, boundaries: Any, begin: int, seen: Any, margin: float) -> 
     return len(boundaries)
 
 
-def smooth_all(bps: Any, alphas: Any, first: int, smooth: Any, lost: Any) -> None:
-    """The bandwidth as it is smoothed with LANES weights from the place `first` on, after each that was heard: fills
-    `smooth`, shape (heard + 1, LANES), and `lost`, how often it fell back to nothing, which begins the rule anew."""
-    for j in range(LANES):
-        smooth[0, j], lost[j] = 0.0, 0
+def smooth_all(bps: Any, alphas: Any, smooth: Any, lost: Any) -> None:
+    """The bandwidth as it is smoothed with LANES weights, after each that was heard: fills `smooth`, shape
+    (heard + 1, LANES), and `lost`, how often it fell back to nothing, which begins the rule anew."""
+    # Small arrays of its own let the compiler keep all lanes in registers.
+    weights, ewma, fell = alphas.copy(), np.zeros(LANES), np.zeros(LANES, dtype=np.int64)
+    smooth[0] = ewma
     for u in range(len(bps)):
+        latest, after = bps[u], smooth[u + 1]
         for j in range(LANES):
-            before = smooth[u, j]
-            after = stall.smoothed(before, bps[u], alphas[first + j])
-            smooth[u + 1, j] = after
-            lost[j] += (before != 0.0) & (after == 0.0)
+            before = ewma[j]
+            ewma[j] = stall.smoothed(before, latest, weights[j])
+            fell[j] += 1 if before != 0.0 and ewma[j] == 0.0 else 0
+            after[j] = ewma[j]
+    lost[:] = fell
 
 
 def first_action(

@@ -99,7 +99,7 @@ def _all(advance: walks.Advance, sources: str) -> Callable[..., None]:
             onsets[p] = onset(ticks, ends, course.begin, seen[shared.pair_window[p]], shared.pair_margin[p])
         lost, place = np.zeros(LANES, dtype=np.int64), 0
         for first in range(0, len(shared.alphas), LANES):
-            smooth_all(course.bps, shared.alphas, first, smooth, lost)
+            smooth_all(course.bps, shared.alphas[first : first + LANES], smooth, lost)
             while place < len(shared.order) and shared.alpha[shared.order[place]] < first + LANES:
                 k = shared.order[place]
                 place += 1
