@@ -96,7 +96,7 @@ def _make_known(helpers: tuple[ModuleType, ...]) -> None:
             if value is integers.wrap:
                 overload(value)(lambda value: lambda value: value)
             else:
-                register_jitable(value)
+                register_jitable(forceinline=True)(value)
 
 
 _KNOWN: set[Callable[..., Any]] = set()

@@ -40,7 +40,7 @@ from migkit.policies.integers import below, float_to_signed, unsigned_to_float, 
 
 # Stages: where a wake-up begins, or goes on once a call has come back.
 (
-    _START, _TUNE, _TUNED, _RULES, _RULE_CALLED, _INITIAL, _INITIAL_CALLED, _SAMPLE, TRIGGERED, _DEADLINE,
+    _START, _TUNE, _TUNED, _RULES, _RULE_CALLED, _INITIAL, _INITIAL_CALLED, _SAMPLE, _TRIGGERED, _DEADLINE,
     _DEADLINE_CALLED, _END,
 ) = range(12)  # fmt: skip
 
@@ -192,13 +192,13 @@ def boundary(s: PlainState, slots: list[Slot], options: Options, elapsed_s: int)
     action, argument, reason = stall.decide(s, options, elapsed_s, estimate_ms)
     if action != NONE:
         s.switched, s.pending = True, action
-        s.resume = _DEADLINE if action == CANCEL else TRIGGERED
+        s.resume = _DEADLINE if action == CANCEL else _TRIGGERED
     return action, argument, reason
 
 
 def with_stall_detection(s: PlainState, options: Options, elapsed_s: int, stage: int) -> tuple[int, int, int]:
     """The completion deadline, or what follows from a call's outcome: (action, argument, reason)."""
-    if stage == TRIGGERED:
+    if stage == _TRIGGERED:
         triggered(s, options, elapsed_s)
     if stage == _DEADLINE_CALLED:
         overdue_called(s, options, elapsed_s)

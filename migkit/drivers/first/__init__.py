@@ -67,5 +67,5 @@ def _shortcuts(prepared: Prepared, rules: Rules, given: Settings) -> Firsts:
 
 def _stall(prepared: Prepared, given: Settings) -> Firsts:
     if compiled.available():
-        return stall_firsts(prepared, given.records[given.stall], given.shared)
-    return plain_walks(prepared, "events", given.records[given.stall])
+        return stall_firsts(prepared, given.stall_records, given.shared)
+    return plain_walks(prepared, "events", given.stall_records)

@@ -27,7 +27,7 @@ from migkit.policies.base import (
     PlainState,
     Slot,
 )
-from migkit.policies.events import TRIGGERED
+from migkit.policies.events import triggered
 
 # A wake as the stall rules take it: seconds since the start, the newest record and how many bandwidths were heard,
 # this wake's own included; the limit on the record; whether an abort works.
@@ -38,9 +38,8 @@ TICK_DTYPE: Final = np.dtype(
 # The window at a boundary: the least outside of it, if there is any, and the least inside or outside.
 WATCH_DTYPE: Final = np.dtype([("there", "?"), ("outside", "i8"), ("best", "i8")])
 
-# In the place of an action: the rules are to go on from here, or from the very beginning.
-GO_ON: Final = -1
-OPEN: Final = -2
+# In the place of an action: this is not the whole story, the rules have to walk it.
+OPEN: Final = -1
 
 
 def watch(s: PlainState, slots: list[Slot], ticks: Any, boundaries: Any, begin: int, window_ms: int, seen: Any) -> None:
@@ -67,24 +66,27 @@ def onset(ticks: Any, boundaries: Any, begin: int, seen: Any, margin: float) -> 
     return len(boundaries)
 
 
-def smooth_all(bps: Any, alphas: Any, first: int, smooth: Any, lost: Any) -> None:
-    """The bandwidth as it is smoothed with LANES weights from the place `first` on, after each that was heard: fills
-    `smooth`, shape (heard + 1, LANES), and `lost`, how often it fell back to nothing, which begins the rule anew."""
-    for j in range(LANES):
-        smooth[0, j], lost[j] = 0.0, 0
+def smooth_all(bps: Any, alphas: Any, smooth: Any, lost: Any) -> None:
+    """The bandwidth as it is smoothed with LANES weights, after each that was heard: fills `smooth`, shape
+    (heard + 1, LANES), and `lost`, how often it fell back to nothing, which begins the rule anew."""
+    # Small arrays of its own let the compiler keep all lanes in registers.
+    weights, ewma, fell = alphas.copy(), np.zeros(LANES), np.zeros(LANES, dtype=np.int64)
+    smooth[0] = ewma
     for u in range(len(bps)):
+        latest, after = bps[u], smooth[u + 1]
         for j in range(LANES):
-            before = smooth[u, j]
-            after = stall.smoothed(before, bps[u], alphas[first + j])
-            smooth[u + 1, j] = after
-            lost[j] += (before != 0.0) & (after == 0.0)
+            before = ewma[j]
+            ewma[j] = stall.smoothed(before, latest, weights[j])
+            fell[j] += 1 if before != 0.0 and ewma[j] == 0.0 else 0
+            after[j] = ewma[j]
+    lost[:] = fell
 
 
 def first_action(
     s: PlainState, slots: list[Slot], options: Options, ticks: Any, boundaries: Any, smooth: Any, lane: int, begin: int,
     best: int, due: int, paused: int,
 ) -> tuple[int, int, int, int, int]:  # fmt: skip
-    """The first decisive action as `walk` tells it, or GO_ON or OPEN in the action's place. `begin`: the boundary that
+    """The first decisive action as `walk` tells it, or OPEN in the action's place. `begin`: the boundary that
     finds the stall, with the least up to it; `due`: the wake at which the deadline has passed; `paused`: from which
     on the guest is paused."""
     changed = NOWHERE
@@ -113,14 +115,30 @@ def first_action(
         if action == SET_MAX_DOWNTIME and argument != tick.limit_ms and changed == NOWHERE:
             changed = row
         if action == SET_MAX_DOWNTIME and argument <= tick.limit_ms:
-            s.switched, s.pending, s.succeeded, s.resume = True, action, True, TRIGGERED
-            s.mode = PAUSED if row >= paused else PRE_COPY
-            return row, GO_ON, 0, NONE, changed
+            s.switched, s.pending, s.succeeded = True, action, True
+            triggered(s, options, tick.elapsed_s)
+            due = switchover_due(s, ticks, row, due, paused)
+            break
         # On the deadline's own wake another reason may be given for the same abort.
         return row, (OPEN if action == CANCEL and row == due else action), argument, reason, changed
     if due >= len(ticks):
         return NOWHERE, NONE, 0, NONE, changed
     return at_deadline(s, options, ticks[due], smooth[ticks[due].heard, lane], due, due >= paused, changed)
+
+
+def switchover_due(s: PlainState, ticks: Any, row: int, due: int, paused: int) -> int:
+    """The wake at which a switchover that was asked for at the wake `row` is late: by its own deadline, or for a
+    paused guest by the job's, at the wake `due`."""
+    if s.acceptable_s == 0:
+        return len(ticks)
+    low, high = row, len(ticks)
+    while low < high:
+        middle = (low + high) // 2
+        if ticks[middle].elapsed_s > s.switch_deadline_s:
+            high = middle
+        else:
+            low = middle + 1
+    return low if low < paused else max(paused, due, row)
 
 
 def at_deadline(

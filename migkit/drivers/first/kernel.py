@@ -11,7 +11,7 @@ import numpy as np
 from migkit.drivers.first import walk as walks
 from migkit.drivers.first.found import Firsts, nothing_found
 from migkit.drivers.first.prepare import Prepared
-from migkit.drivers.first.walk import NOWHERE, believed, options_at, walk
+from migkit.drivers.first.walk import believed, options_at, walk
 from migkit.policies import base, compiled, events, polling
 from migkit.policies.base import Options, PlainState, Slot, Wakes, begin
 
@@ -49,9 +49,7 @@ def _many(advance: walks.Advance, sources: str) -> Callable[..., None]:
             options = options_at(records[k])
             states[0] = states[1]
             begin(s, options)
-            wake, action, argument, reason, changed = walk(
-                advance, s, slots, options, wakes, limit_ms, fails, 0, NOWHERE
-            )
+            wake, action, argument, reason, changed = walk(advance, s, slots, options, wakes, limit_ms, fails)
             found.wake[k], found.action[k], found.argument[k] = wake, action, argument
             found.reason[k], found.changed_wake[k] = reason, changed
             found.estimate_ms[k], found.ewma_bps[k] = believed(s, options, wake)
@@ -69,7 +67,7 @@ def plain_walks(prepared: Prepared, rules: str, records: Any) -> Firsts:
     for k, setting in enumerate(records.tolist()):
         state, options = PlainState(), Options(*setting)
         base.reset(state, options)
-        one = walk(advance, state, slots, options, wakes, limit_ms, fails, 0, NOWHERE)
+        one = walk(advance, state, slots, options, wakes, limit_ms, fails)
         for column, value in zip(found, (*one, *believed(state, options, one[0])), strict=True):
             column[k] = value
     return found

@@ -42,12 +42,13 @@ class Shared(NamedTuple):
 
 class Settings(NamedTuple):
     """`columns`: options of arrays of shape (settings,); `records`: the same as records of OPTIONS_DTYPE; `stall` and
-    `other`: the places of those with stall detection and without it; `shared`: of the former."""
+    `other`: the places of those with stall detection and without it; `stall_records` and `shared`: of the former."""
 
     columns: ManyOptions
     records: Any
     stall: Ints
     other: Ints
+    stall_records: Any
     shared: Shared
 
 
@@ -61,7 +62,8 @@ def settings(options: Options | ManyOptions) -> Settings:
     for name, column in zip(Options._fields, columns, strict=True):
         records[name] = column
     stall = np.flatnonzero(columns.stall)
-    return Settings(columns, records, stall, np.flatnonzero(~columns.stall), _shared(records[stall]))
+    stalls = records if len(stall) == len(records) else records[stall]
+    return Settings(columns, records, stall, np.flatnonzero(~columns.stall), stalls, _shared(stalls))
 
 
 def chosen(columns: ManyOptions, places: Ints) -> ManyOptions:

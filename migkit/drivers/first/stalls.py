@@ -12,7 +12,6 @@ from migkit.drivers.columns import Ints
 from migkit.drivers.first import boundaries as by_boundaries
 from migkit.drivers.first import walk as walks
 from migkit.drivers.first.boundaries import (
-    GO_ON,
     OPEN,
     TICK_DTYPE,
     WATCH_DTYPE,
@@ -47,7 +46,7 @@ def stall_firsts(prepared: Prepared, records: Any, shared: Shared) -> Firsts:
     and no call may fail."""
     course, found = course_of(prepared), nothing_found(len(records))
     deadline, last = records.acceptable_s, len(course.ticks)
-    due = np.where(deadline == 0, last, np.searchsorted(course.ticks.elapsed_s, deadline, side="right"))
+    due = np.where(deadline == 0, last, np.searchsorted(course.ticks["elapsed_s"], deadline, side="right"))
     seen = np.zeros((len(shared.windows), len(course.boundaries)), dtype=WATCH_DTYPE).view(np.recarray)
     smooth = np.empty((len(course.bps) + 1, LANES), dtype=np.float64)
     _compiled()(
@@ -68,15 +67,15 @@ def course_of(prepared: Prepared) -> Course:
     hears = complete & ~wakes.event & wakes.bps_set & (number < paused)
     newest = np.maximum.accumulate(np.where(complete & (wakes.event | (number >= paused)), number, NOWHERE))
     bps = wakes.bps[hears].view(np.uint64).astype(np.float64)
-    ticks = np.empty(len(number), dtype=TICK_DTYPE).view(np.recarray)
-    ticks.elapsed_s, ticks.heard = wakes.t_ns // NS_PER_S, np.cumsum(hears)
+    ticks = np.empty(len(number), dtype=TICK_DTYPE)
+    ticks["elapsed_s"], ticks["heard"] = wakes.t_ns // NS_PER_S, np.cumsum(hears)
     for name in ("remaining", "elapsed_ms", "iteration"):
         ticks[name] = np.where(newest >= 0, getattr(wakes, name)[newest], 0)
-    ticks.limit_ms, ticks.works = prepared.limit_ms, running | ~wakes.stats
+    ticks["limit_ms"], ticks["works"] = prepared.limit_ms, running | ~wakes.stats
     boundaries = np.flatnonzero(complete & wakes.event)
     silent = int(np.argmax(bps != 0)) if bps.any() else len(bps)
-    begin = int(np.searchsorted(ticks.heard[boundaries], silent, side="right"))
-    return Course(ticks, boundaries, begin, bps, paused)
+    begin = int(np.searchsorted(ticks["heard"][boundaries], silent, side="right"))
+    return Course(ticks.view(np.recarray), boundaries, begin, bps, paused)
 
 
 @functools.cache
@@ -100,7 +99,7 @@ def _all(advance: walks.Advance, sources: str) -> Callable[..., None]:
             onsets[p] = onset(ticks, ends, course.begin, seen[shared.pair_window[p]], shared.pair_margin[p])
         lost, place = np.zeros(LANES, dtype=np.int64), 0
         for first in range(0, len(shared.alphas), LANES):
-            smooth_all(course.bps, shared.alphas, first, smooth, lost)
+            smooth_all(course.bps, shared.alphas[first : first + LANES], smooth, lost)
             while place < len(shared.order) and shared.alpha[shared.order[place]] < first + LANES:
                 k = shared.order[place]
                 place += 1
@@ -115,11 +114,7 @@ def _all(advance: walks.Advance, sources: str) -> Callable[..., None]:
                 if lost[lane] or action == OPEN:
                     states[0] = states[1]
                     begin(s, options)
-                    row, action, changed = 0, GO_ON, NOWHERE
-                if action == GO_ON:
-                    row, action, argument, reason, changed = walk(
-                        advance, s, slots, options, wakes, limit_ms, fails, row, changed
-                    )
+                    row, action, argument, reason, changed = walk(advance, s, slots, options, wakes, limit_ms, fails)
                 found.wake[k], found.action[k], found.argument[k] = row, action, argument
                 found.reason[k], found.changed_wake[k] = reason, changed
                 found.estimate_ms[k], found.ewma_bps[k] = believed(s, options, row)

@@ -35,11 +35,9 @@ NOWHERE: Final = -1
 
 def walk(
     advance: Advance, s: PlainState, slots: list[Slot], options: Options, wakes: Wakes, limit_ms: Any, fails: Any,
-    row: int, changed: int,
 ) -> Found:  # fmt: skip
-    """The first decisive action from the wake-up `row` on, for a monitor in this state. `changed` is where a limit
-    that is not the record's was set before, if it was."""
-    count, asked, why = len(limit_ms), False, NONE
+    """The first decisive action of a monitor that begins in this state."""
+    row, changed, count, asked, why = 0, NOWHERE, len(limit_ms), False, NONE
     while row < count:
         row, action, argument, reason = advance(s, slots, options, wakes, row, row + 1 if asked else count)
         if action == FINISH:
