@@ -99,7 +99,7 @@ class _Reading:
         self.gaps_ns = [(a - trace.t0_ns, b - trace.t0_ns) for a, b in trace.meta.cadence.gaps]
         if not len(self.rows):
             raise MigkitError(f"{trace.name or 'trace'}: holds no sample to read")
-        self.end_ns = min(int(self.times_ns[-1]), _completed_ns(trace))
+        self.end_ns = min(max(int(self.times_ns[-1]), _acted_ns(trace)), _completed_ns(trace))
         self.events_ns = _event_times_ns(trace, self.end_ns) if _heard(trace) else self._counted_ns(trace)
 
     def _counted_ns(self, trace: Columns) -> Ints:
@@ -151,6 +151,12 @@ def _wakes(first_ns: int, events_ns: Ints, end_ns: int) -> tuple[Ints, Bools]:
     due_ns = np.concatenate([[first_ns], t_ns + POLL_NS])
     count = int(np.argmax(np.concatenate([due_ns[:-1] > end_ns, [True]])))
     return t_ns[:count], event[:-1][:count]
+
+
+def _acted_ns(trace: Columns) -> int:
+    """Until when the job ran at least by what was done to it: who cancels it has just looked at it. The wake after
+    the last deed is the last of which anything is known."""
+    return trace.actions[-1][0] + POLL_NS if trace.actions else 0
 
 
 def _completed_ns(trace: Columns) -> int:

@@ -20,8 +20,8 @@ from migkit.units import NS_PER_S
 
 # What a sweep reads of a file: the monitor's columns, and those that outcomes are told from.
 READS: Final = (
-    *READ, "data_processed_bytes", "disk_total_bytes", "memory_total_bytes", "memory_normal_pages", "memory_constant_pages",
-    "compression_pages", "memory_page_size_bytes",
+    *READ, "data_processed_bytes", "disk_total_bytes", "memory_total_bytes", "memory_normal_pages",
+    "memory_constant_pages", "compression_pages", "memory_page_size_bytes",
 )  # fmt: skip
 
 Floats = npt.NDArray[np.float64]
