@@ -142,16 +142,21 @@ def sensitivity(best: Tuned, *, ax: Axes | None = None) -> Axes:
     """How many of the traces meet another fate somewhere over an option's values, the others as recommended; a bar an
     option, the values beside it. Returns the Axes."""
     table = best.sensitivity.sort_values("changed_ratio")
-    ax = ax or plt.subplots(figsize=(8, 1.2 + 0.5 * len(table)), layout="constrained")[1]
-    ax.barh(table["option"], table["changed_ratio"] * 100, color=BLUE, height=0.6)
-    for place, (option, ratio) in enumerate(zip(table["option"], table["changed_ratio"], strict=True)):
-        own = best.neighbours[best.neighbours["option"] == option]
-        values = " ".join(f"[{v}]" if c else str(v) for v, c in zip(own["value"], own["chosen"], strict=True))
-        ax.text(ratio * 100 + 0.5, place, f"{ratio * 100:.3g} %   over {values}", va="center", fontsize=8)
-    ax.set_xlim(0, max(table["changed_ratio"].max() * 170, 10))
+    ax = ax or plt.subplots(figsize=(8, 1.2 + 0.6 * len(table)), layout="constrained")[1]
+    ax.barh(range(len(table)), table["changed_ratio"] * 100, color=BLUE, height=0.6)
+    for place, ratio in enumerate(table["changed_ratio"]):
+        ax.text(ratio * 100, place, f" {ratio * 100:.3g} %", va="center", fontsize=9)
+    ax.set_yticks(range(len(table)), [f"{option}\n{_values(best, option)}" for option in table["option"]], fontsize=9)
+    ax.set_xlim(0, max(table["changed_ratio"].max() * 115, 10))
     ax.set_xlabel("migrations to which something else happens (%)")
     ax.set_title("which option matters, the others as recommended", fontsize=10)
     return ax
+
+
+def _values(best: Tuned, option: str) -> str:
+    """An option's values, the recommended one in brackets."""
+    own = best.neighbours[best.neighbours["option"] == option]
+    return " ".join(f"[{v}]" if c else str(v) for v, c in zip(own["value"], own["chosen"], strict=True))
 
 
 def fates(best: Tuned, *, columns: int = 6, names: Sequence[str] | None = None) -> list[Axes]:

@@ -11,7 +11,6 @@ from migkit.policies.versions import Policy, kubevirt
 _VEP_248: Final = {"stall_progress_timeout": 60, "switchover_timeout": 60}
 # kubevirt/hyperconverged-cluster-operator, its default since #4426.
 _HYPERCONVERGED: Final = {"completion_timeout_per_gib": 20}
-_NOTHING: Final = {"progress_timeout": 0, "completion_timeout_per_gib": 0}
 
 
 def baselines(policy: Policy) -> dict[str, Policy]:
@@ -25,7 +24,7 @@ def baselines(policy: Policy) -> dict[str, Policy]:
     found = {"defaults": made({}), "HyperConverged": made(_HYPERCONVERGED)}
     if policy.options.get("stall_detection"):
         found["VEP 248 text"] = made(_VEP_248)
-    return found | {"do nothing": made(_NOTHING)}
+    return found | {"do nothing": kubevirt(policy.version, progress_timeout=0, completion_timeout_per_gib=0)}
 
 
 def _stays(policy: Policy, name: str) -> bool:

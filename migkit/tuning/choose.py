@@ -100,7 +100,8 @@ def tune(
     if why and not anyway:
         raise MigkitError(f"the traces do not suffice to choose a setting: {'; '.join(why)}. Record more, or say "
                           "anyway=True (--anyway)")  # fmt: skip
-    table = ranked(by_setting(found), goal)
+    changes = _changes(found)
+    table = ranked(by_setting(found), goal, changes)
     best = int(np.argmin(table["rank"].to_numpy()))
     _check_usable(table, best, goal)
     chosen = found.policies[best]
@@ -109,7 +110,7 @@ def tune(
     return Tuned(
         policy=chosen, setting=best, objective=goal, table=table, baselines=compared[0], intervals=compared[1],
         neighbours=neighbours, sensitivity=sensitivity, doubts=tuple(why), sweep=found,
-        held_out=held_out(found.table, traces, len(found.settings), goal, count=folds, seed=seed),
+        held_out=held_out(found.table, traces, goal, changes, count=folds, seed=seed),
     )  # fmt: skip
 
 
@@ -149,9 +150,17 @@ def _objective(
     return parse(text, known=FIGURES)
 
 
-def ranked(figures: pd.DataFrame, goal: Objective) -> pd.DataFrame:
+def _changes(found: Sweep) -> Sequence[int]:
+    """How many of a setting's options differ from the version's defaults: of equally good settings the one with the
+    fewest is recommended."""
+    default = {name: option.default for name, option in found.policy.family.options.items()}
+    names = [str(name) for name in found.settings.columns]
+    return [sum(policy.options[name] != default[name] for name in names) for policy in found.policies]
+
+
+def ranked(figures: pd.DataFrame, goal: Objective, changes: Sequence[int]) -> pd.DataFrame:
     """The table of `stats.by_setting` with `admitted`, `rank` (1 is best) and `pareto`."""
-    order = goal.order(figures)
+    order = goal.order(figures, changes)
     rank = np.empty(len(figures), dtype=np.int64)
     rank[order] = np.arange(1, len(figures) + 1)
     return figures.assign(admitted=goal.admitted(figures), rank=rank, pareto=pareto(figures, goal))

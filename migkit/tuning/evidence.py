@@ -61,7 +61,7 @@ def folds(traces: pd.DataFrame, count: int, seed: int) -> list[list[str]]:
     return parts
 
 
-def held_out(table: pd.DataFrame, traces: pd.DataFrame, settings: int, objective: Objective, *, count: int,
+def held_out(table: pd.DataFrame, traces: pd.DataFrame, objective: Objective, ties: Sequence[int], *, count: int,
              seed: int) -> pd.DataFrame:  # fmt: skip
     """Chosen on the other folds, judged on this one: one row a fold with `fold`, `traces`, `setting` (chosen without
     it), `admitted` (whether the conditions hold on the fold) and the objective's figures on the fold."""
@@ -70,8 +70,8 @@ def held_out(table: pd.DataFrame, traces: pd.DataFrame, settings: int, objective
         inside = table["trace"].isin(own).to_numpy()
         if not inside.any() or inside.all():
             continue
-        chosen = int(objective.order(figures(table[~inside], settings))[0])
-        judged = figures(table[inside], settings)
+        chosen = int(objective.order(figures(table[~inside], len(ties)), ties)[0])
+        judged = figures(table[inside], len(ties))
         row = {"fold": number, "traces": len(own), "setting": chosen,
                "admitted": bool(objective.admitted(judged)[chosen])}  # fmt: skip
         rows.append(row | {name: judged[name].iloc[chosen] for name in objective.columns})

@@ -77,11 +77,12 @@ class Objective:
             held &= condition.holds(figures)
         return held
 
-    def order(self, figures: pd.DataFrame) -> Any:
+    def order(self, figures: pd.DataFrame, ties: Any = None) -> Any:
         """The places of the settings from best to worst: those that keep the conditions first. An unknown figure
-        comes after every known one; equal settings stay in their order."""
+        comes after every known one; equal settings are ordered by `ties`, small first, else stay in their order."""
         keys = [self.goal_values(figures, goal) for goal in self.goals]
-        return np.lexsort([*reversed(keys), ~self.admitted(figures)])
+        last = np.zeros(len(figures)) if ties is None else np.asarray(ties)
+        return np.lexsort([last, *reversed(keys), ~self.admitted(figures)])
 
     def goal_values(self, figures: pd.DataFrame, goal: Goal) -> Any:
         """Smaller is better, unknown is infinite, shape (settings,). Rounded: what differs in the ninth digit ties."""
