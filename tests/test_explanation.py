@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 
 import migkit as mk
 from benchmarks import verdicts
+from migkit import explanation
 from migkit.explanation import Explanation
 from migkit.explanation.course import course
 from migkit.explanation.trend import trend
+from migkit.lab import scenario
 from migkit.meta import Domain, End, Migration, TraceMeta
 from migkit.units import GIB, MIB
 from tests.test_stats import PAGE, flow
@@ -199,6 +201,35 @@ def test_what_was_done_is_told_in_order_with_its_values(bundled):
     assert why(bundled["suspend-midway"])["helped"].figures["what_1"] == "pause"
 
 
+def test_passes_after_a_pause_do_not_show_the_guest(bundled):
+    seen = course(bundled["suspend-midway"])
+    assert len(seen.passes) == 2 < len(seen.tail)
+    assert (seen.passes["start_s"] + seen.passes["duration_s"]).max() <= seen.helps[0].t_s
+
+
+def test_of_several_helps_the_first_that_changes_the_passes_ends_them(bundled):
+    """A downtime limit raised after the bandwidth does not make the passes in between the guest's own."""
+    trace = bundled["bandwidth-raised"]
+    raised = {"mono_ns": trace.t0_ns + 29_000_000_000, "wall_ns": 0, "source": "action", "action": "set_max_downtime",
+              "argument": 900, "succeeded": True}  # fmt: skip
+    seen = course(trace.replace_meta(notes={}).with_rows([raised]))
+    assert [one.kind for one in seen.helps] == ["bandwidth", "downtime limit"]
+    assert seen.passes["start_s"].max() < seen.helps[0].t_s
+
+
+def test_passes_on_a_slow_path_do_not_show_the_guest(bundled):
+    """Cut while the path carries half: the bandwidth of the passes before counts."""
+    seen = trend(course(verdicts.cut(bundled["long-drop-nonconverging"], 0.6)))
+    assert seen is not None
+    assert seen.until_s < 92
+    assert seen.bandwidth_bps > 19 * MIB
+
+
+def test_a_fall_that_slows_but_is_steep_yet_is_no_proof_of_a_plateau(bundled):
+    cut = verdicts.cut(bundled["near-critical-random"], 0.6).replace_meta(end=End(outcome="cancelled"))
+    assert why(cut).converges == "cannot tell"
+
+
 def test_a_threshold_that_aborts_what_completes_by_itself_is_too_early(bundled):
     found = mk.explain(bundled["auto-converge-gentle"])
     acts = found["kubevirt-1.9-stall acts"]
@@ -365,6 +396,15 @@ def test_the_table_has_a_row_a_question(bundled):
     assert set(table["basis"]) <= {"observed", "bounded", "modelled", "unknowable"}
     assert table["question"].is_unique
     assert (table["evidence"].str.len() > 0).all()
+
+
+def test_verdicts_speak_the_words_of_the_lab_s_labels():
+    assert explanation.LIMITS == scenario.LIMITS
+
+
+def test_an_unknown_question_is_told_with_the_nearest(bundled):
+    with pytest.raises(mk.UsageError, match="stalled"):
+        why(bundled["idle"])["staled"]
 
 
 def test_only_a_trace_can_be_explained():

@@ -26,6 +26,12 @@ QUIET = (
     "--window-size=1400,1600",
 )  # fmt: skip
 PICTURES = "return [...document.querySelectorAll('.jp-OutputArea img.widget-image')].map(image => image.src)"
+# Cells out of sight have elements too; no questions about news.
+SETTINGS = {
+    "notebook-extension/tracker": '{"windowingMode": "none"}',
+    "apputils-extension/notification": '{"fetchNews": "false", "checkForUpdates": false}',
+}
+
 pytestmark = pytest.mark.browser
 
 
@@ -56,6 +62,10 @@ def lab_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     (folder / "notebooks").mkdir()
     shutil.copy(ROOT / "notebooks" / NOTEBOOK, folder / "notebooks")
     (folder / "data").symlink_to(ROOT / "data")
+    for place, text in SETTINGS.items():
+        settings = folder / "settings" / "@jupyterlab" / f"{place}.jupyterlab-settings"
+        settings.parent.mkdir(parents=True)
+        settings.write_text(text)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -66,6 +76,7 @@ def lab_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         "JUPYTER_CONFIG_DIR": str(folder / "config"),
         "JUPYTER_DATA_DIR": str(folder / "own"),
         "IPYTHONDIR": str(folder / "ipython"),
+        "JUPYTERLAB_SETTINGS_DIR": str(folder / "settings"),
     }
     log = (folder / "log").open("w")
     server = subprocess.Popen(words, cwd=folder, env=os.environ | own, stdout=log, stderr=log)

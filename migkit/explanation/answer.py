@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from migkit.errors import unknown
 from migkit.explanation.verdict import Verdict
 from migkit.trace import Trace
 
@@ -56,8 +57,11 @@ class Explanation:
         return self.verdict.converges
 
     def __getitem__(self, question: str) -> Answer:
-        """The answer to a question, by its name."""
-        return next(one for one in self.answers if one.question == question)
+        """The answer to a question, by its name. Raises UsageError, with the nearest name, where there is none."""
+        by_name = {one.question: one for one in self.answers}
+        if question not in by_name:
+            raise unknown("question", question, by_name)
+        return by_name[question]
 
     @property
     def table(self) -> pd.DataFrame:

@@ -31,10 +31,8 @@ _NAMES = {
 
 def paragraph(found: Explanation) -> str:
     """What happened, what held it up, what could have been done, what a threshold would have done."""
-    parts = (
-        _outcome(found), _verdict(found), _fault(found), _race(found), _fall(found), _remedy(found), _help(found),
-        _disk(found), _converges(found), _thresholds(found), _caveat(found),
-    )  # fmt: skip
+    parts = (_outcome(found), _verdict(found), _fault(found), _race(found), _fall(found), _remedy(found), _help(found),
+             _disk(found), _converges(found), _thresholds(found), _caveat(found))  # fmt: skip
     return " ".join(part for part in parts if part)
 
 
