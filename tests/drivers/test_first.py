@@ -191,6 +191,26 @@ def test_the_made_up_worlds_bring_every_action_and_reason():
     }  # fmt: skip
 
 
+def test_a_stall_s_abort_on_the_deadline_s_own_wake_is_given_the_deadline_s_reason():
+    """KubeVirt cancels once for both; the monitor tells the latter."""
+    pytest.importorskip("numba")
+    n, third = 12, np.arange(12) % 3 == 2
+    on, zero = np.ones(n, bool), np.zeros(n, np.int64)
+    t_s = np.arange(1, n + 1)
+    wakes = Wakes(
+        t_ns=t_s * NS_PER_S, event=third, stats=on, job_type=zero + 2, remaining=zero + 1000, remaining_set=on,
+        elapsed_ms=t_s * 1000, elapsed_set=on, iteration=np.cumsum(third), iteration_set=on, bps=zero + 1000,
+        bps_set=on, domain=zero + base.DOMAIN_RUNNING, migrate_error=~on,
+    )  # fmt: skip
+    prepared = dataclasses.replace(world(np.random.default_rng(0)), wakes=wakes, limit_ms=zero + 300, fails=zero)
+    policy = mk.kubevirt("1.9", stall_detection=True, stall_progress_timeout=2, max_downtime_ms=100)
+    options = policy.computed(data_size_gb=1, has_vfio=False)._replace(acceptable_s=np.array([5, 6, 4]))
+    reasons = [base.TIMEOUT, base.STALL_ABORT, base.TIMEOUT]
+    found = firsts(prepared, "events", options)
+    assert_same(found, firsts(prepared, "events", options, method="plain"))
+    assert (found.wake.tolist(), found.reason.tolist()) == ([5, 5, 4], reasons)
+
+
 # --- without numba --------------------------------------------------------------------------------------------------
 
 
