@@ -51,7 +51,8 @@ class Importer:
 
     def imported(self) -> Iterator[Imported]:
         """One item a migration, in the order in which they are found."""
-        self._context.manifests.add_found(files.sources(_again(self._places), Counter()))
+        for source in files.sources(_again(self._places), Counter()):
+            self._context.manifests.add_found(source.place, files.blocks(source, Counter()))
         for name, group in itertools.groupby(self._known(), key=lambda known: known[0]):
             lines = itertools.chain.from_iterable(each for _, each in group)
             yield from FORMATS[name].read(lines, self._context)

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-import rendering
 from hypothesis import given
 from hypothesis import strategies as st
 
 import migkit as mk
 from migkit.capture.logs import kubevirt_lines
 from migkit.units import MIB
+from tests.capture.logs import rendering
 
 LOGS = Path(__file__).parent / "kubevirt"
 EXACT = ("time_elapsed_ms", "memory_iteration", "memory_postcopy_requests", "memory_constant_pages",
