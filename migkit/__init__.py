@@ -29,6 +29,9 @@ _HOMES = {
     "replay": "migkit.drivers.replay",
     "live": "migkit.drivers.live",
     "record": "migkit.capture.recorder",
+    "watch": "migkit.capture.watch",
+    "Keep": "migkit.capture.watch_folder",
+    "Shadow": "migkit.drivers.shadow",
     "recover": "migkit.capture.journal",
     "sample": "migkit.samples",
     "sample_names": "migkit.samples",
@@ -36,8 +39,10 @@ _HOMES = {
 _MODULES = ("plot", "report", "schema", "stats", "units")
 
 __all__ = [
+    "Keep",
     "MigkitError",
     "Replay",
+    "Shadow",
     "Trace",
     "UsageError",
     "__version__",
@@ -58,16 +63,20 @@ __all__ = [
     "schema",
     "stats",
     "units",
+    "watch",
 ]
 
 if TYPE_CHECKING:
     from migkit import plot, report, schema, stats, units
     from migkit.capture.journal import recover
     from migkit.capture.recorder import record
+    from migkit.capture.watch import watch
+    from migkit.capture.watch_folder import Keep
     from migkit.comparison import compare
     from migkit.dataset import open_dataset
     from migkit.drivers.live import live
     from migkit.drivers.replay import Replay, replay
+    from migkit.drivers.shadow import Shadow
     from migkit.manifest import read_configuration
     from migkit.policies import kubevirt, policy
     from migkit.samples import sample, sample_names

@@ -63,6 +63,11 @@ class FakeHost:
         )  # fmt: skip
         return cls(domains, seed=seed, speed=options.get("speed", 1.0))
 
+    @property
+    def domains(self) -> list[FakeDomain]:
+        """The domains, gone or not."""
+        return list(self._guests.values())
+
     def add(self, domain: FakeDomain) -> None:
         """Another domain, or one that is there once more."""
         uuid = domain.facts().domain.uuid

@@ -118,7 +118,7 @@ def _was_empty(journal: Path) -> bool:
 
 
 def main() -> None:
-    """Answers until the watcher closes its end, or is gone. The signals of a terminal or a service are the watcher's."""
+    """Answers until the watcher closes its end, or is gone; signals are the watcher's."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     os.nice(NICER)

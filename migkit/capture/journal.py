@@ -216,8 +216,9 @@ def _layout(path: str | os.PathLike[str], payload: bytes) -> Layout:
 class Recording:
     """A trace that was written: where, what it knows, how much it holds.
 
-    `samples` are those of the running job; the wall clock is that of its first and last row. `skipped_bytes` of its journal could not be read; what is left of it then
-    lies at `damaged_journal`. `stopped`: Ctrl-C or SIGTERM came meanwhile.
+    `samples` are those of the running job; the wall clock's times are those of the first and the last row.
+    `skipped_bytes` of its journal could not be read; what is left of it then lies at `damaged_journal`. `stopped`:
+    Ctrl-C or SIGTERM came meanwhile.
     """
 
     path: Path

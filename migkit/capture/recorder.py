@@ -335,15 +335,16 @@ def _completed_stats(witness: s.Witness | None) -> dict[str, Any] | None:
 
 
 @contextlib.contextmanager
-def signals_to(stop: Callable[[], None]) -> Iterator[None]:
-    """Ctrl-C, SIGTERM and a closed terminal become a call: nothing is torn apart in the middle of a write."""
+def signals_to(stop: Callable[[], None], *, hangup: Callable[[], None] | None = None) -> Iterator[None]:
+    """Ctrl-C, SIGTERM and a closed terminal become a call: nothing is torn apart in the middle of a write. `hangup` is
+    called for the terminal instead, if given."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    numbers = [signal.SIGINT, signal.SIGTERM]
+    calls = {signal.SIGINT: stop, signal.SIGTERM: stop}
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup
-        numbers.append(signal.SIGHUP)
-    before = {number: signal.signal(number, lambda *_: stop()) for number in numbers}
+        calls[signal.SIGHUP] = hangup or stop
+    before = {number: signal.signal(number, lambda *_, call=call: call()) for number, call in calls.items()}
     try:
         yield
     finally:

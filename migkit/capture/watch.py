@@ -90,7 +90,7 @@ def watch(
             host, folder, interval_ms=interval_ms, keep=keep or Keep(), mask_names=mask_names, annotate=annotate,
             on_end=on_end, on_notice=on_notice,
         )  # fmt: skip
-        signals.enter_context(signals_to(watcher.stop))
+        signals.enter_context(signals_to(watcher.stop, hangup=lambda: None))
         watcher.run(on_ready)
 
 

@@ -8,6 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from migkit import schema
+from migkit.cli.shadow import shadows_in_words
 from migkit.cli.table import render
 from migkit.errors import MigkitError, UsageError
 
@@ -80,7 +81,9 @@ def _print(traces: list[Trace], table: pd.DataFrame, *, as_json: bool) -> None:
             known = {key: value for key, value in row.items() if value is not None and value == value}
             print(json.dumps({**known, "meta": json.loads(trace.meta.to_json())}, default=_scalar))
     elif traces:
-        print(render(table, _COLUMNS))
+        shadows = [shadows_in_words(trace.meta) for trace in traces]
+        shown = _COLUMNS | ({"shadow": "rules that looked on"} if any(shadows) else {})
+        print(render(table.assign(shadow=[text or None for text in shadows]), shown))
 
 
 def _check(places: list[str]) -> int:

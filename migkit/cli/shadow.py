@@ -15,7 +15,7 @@ def kept(meta: TraceMeta) -> list[dict[str, Any]]:
     return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
 
 
-def in_words(meta: TraceMeta) -> str:
+def shadows_in_words(meta: TraceMeta) -> str:
     """The first thing that each rule would have done: `kubevirt-1.9 would abort at 95.2 s (stuck)`; empty for none."""
     return "; ".join(_told(shadow) for shadow in kept(meta))
 
