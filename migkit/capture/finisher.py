@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 from migkit.capture.journal import Annotate, Recording, read, recover
-from migkit.errors import MigkitError
+from migkit.errors import MigkitError, UsageError
 
 IDLE_S: Final = 5.0
 NICER: Final = 10
@@ -36,7 +36,7 @@ class Finisher:
     """
 
     def __init__(self, done: Done, annotate: Annotate | None = None) -> None:
-        self._done, self._annotate = done, annotate
+        self._done, self._annotate = done, _sendable(annotate)
         self._todo: queue.SimpleQueue[Path | None] = queue.SimpleQueue()
         self._process: subprocess.Popen[bytes] | None = None
         self._thread = threading.Thread(target=self._run, name="migkit-finisher", daemon=True)
@@ -86,6 +86,17 @@ class Finisher:
         process.wait()
 
 
+def _sendable(annotate: Annotate | None) -> bytes:
+    """For another process. Raises UsageError for what that could not make again."""
+    try:
+        data = pickle.dumps(annotate)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise UsageError(f"annotate is called in another process, and cannot go there ({error})") from None
+    if b"__main__" in data:
+        raise UsageError("annotate is called in another process: define it in a module that can be imported")
+    return data
+
+
 def _started() -> subprocess.Popen[bytes]:
     words = [sys.executable, "-m", "migkit.capture.finisher"]
     return subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
@@ -96,10 +107,10 @@ def _send(pipe: IO[bytes], value: Any) -> None:
     pipe.flush()
 
 
-def finish(journal: Path, annotate: Annotate | None) -> tuple[Recording | None, str]:
+def finish(journal: Path, annotate: bytes) -> tuple[Recording | None, str]:
     """The trace of a journal, or what is wrong. A journal without a row is removed."""
     try:
-        return recover(journal, annotate=annotate), ""
+        return recover(journal, annotate=pickle.loads(annotate)), ""
     except MigkitError as error:
         return None, "" if _was_empty(journal) else str(error)
     except Exception as error:

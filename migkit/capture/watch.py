@@ -82,12 +82,15 @@ def watch(
     with contextlib.ExitStack() as signals, contextlib.ExitStack() as stack:
         folder = Folder(output)
         stack.callback(folder.close)
+        opened: s.Hypervisor
         if isinstance(host, str):
             uri = host
-            host = in_background(lambda: s.open_hypervisor(uri, via=via, via_socket=via_socket))
-            stack.callback(host.close)
+            opened = in_background(lambda: s.open_hypervisor(uri, via=via, via_socket=via_socket))
+            stack.callback(opened.close)
+        else:
+            opened = host
         watcher = Watcher(
-            host, folder, interval_ms=interval_ms, keep=keep or Keep(), mask_names=mask_names, annotate=annotate,
+            opened, folder, interval_ms=interval_ms, keep=keep or Keep(), mask_names=mask_names, annotate=annotate,
             on_end=on_end, on_notice=on_notice,
         )  # fmt: skip
         signals.enter_context(signals_to(watcher.stop, hangup=lambda: None))

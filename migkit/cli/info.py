@@ -81,9 +81,9 @@ def _print(traces: list[Trace], table: pd.DataFrame, *, as_json: bool) -> None:
             known = {key: value for key, value in row.items() if value is not None and value == value}
             print(json.dumps({**known, "meta": json.loads(trace.meta.to_json())}, default=_scalar))
     elif traces:
-        shadows = [shadows_in_words(trace.meta) for trace in traces]
-        shown = _COLUMNS | ({"shadow": "rules that looked on"} if any(shadows) else {})
-        print(render(table.assign(shadow=[text or None for text in shadows]), shown))
+        table["shadow"] = [shadows_in_words(trace.meta) or "-" for trace in traces]
+        looked_on = (table["shadow"] != "-").any()
+        print(render(table, _COLUMNS | ({"shadow": "rules that looked on"} if looked_on else {})))
 
 
 def _check(places: list[str]) -> int:

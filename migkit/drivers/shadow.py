@@ -11,14 +11,15 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from migkit.drivers.replay import replay
 from migkit.errors import MigkitError
 from migkit.meta import TraceMeta
 from migkit.policies import kubevirt
 from migkit.policies.versions import Policy
-from migkit.trace import Trace
+
+if TYPE_CHECKING:
+    from migkit.trace import Trace
 
 NOTE: Final = "shadow"
 # A call that fails is made again at every wake: the first ones tell it all.
@@ -51,6 +52,9 @@ class Shadow:
 
     def __call__(self, rows: list[Row], meta: TraceMeta) -> TraceMeta:
         """The metadata with what each rule would have done to these rows."""
+        # Here and not above: a watcher makes a Shadow, and never calls it in its own process.
+        from migkit.trace import Trace
+
         trace = Trace.from_rows(rows, meta, meta.domain.name)
         found = [
             {"label": label, **_shadowed(trace, kubevirt(version, **options))} for label, version, options in self.rules
@@ -60,6 +64,8 @@ class Shadow:
 
 def _shadowed(trace: Trace, policy: Policy) -> dict[str, Any]:
     """A replay's own JSON without what the trace says anyway; the reason where there can be none."""
+    from migkit.drivers.replay import replay
+
     try:
         told: dict[str, Any] = json.loads(replay(trace, policy).to_json())
     except MigkitError as error:
