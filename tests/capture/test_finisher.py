@@ -14,8 +14,8 @@ import pytest
 from migkit.capture import finisher
 from migkit.capture.finisher import Finisher
 from migkit.capture.journal import Journal
-from migkit.meta import End, TraceMeta
 from migkit.errors import UsageError
+from migkit.meta import End, TraceMeta
 from migkit.parquet import read_meta
 from tests.capture.annotations import defect, killed, noted
 
