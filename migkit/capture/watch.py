@@ -11,7 +11,7 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -30,12 +30,12 @@ from migkit.meta import Domain, Host
 from migkit.schema import JOB_BOUNDED, JOB_UNBOUNDED, OPERATION_MIGRATION_OUT
 from migkit.units import NS_PER_MS, NS_PER_S, format_s
 
-# A look-round begins a second after the last, and asks no more than 20 domains a second: at half a millisecond of the
-# daemon's processor time each that is one percent of a core, however many domains there are.
+# The look-round begins once a second, and asks no more than 20 domains a second: at half a millisecond of the daemon's
+# processor time each that is one percent of a core, however many domains there are.
 LOOK_S: Final = 1.0
 PACE_S: Final = 0.05
 HOUSEKEEPING_S: Final = 60.0
-# However long the daemon is away: what became of a migration is known when it is back.
+# For so long a recording waits for the daemon: what became of the migration is known when it is back.
 RECONNECT_S: Final = 3600.0
 BACK_OFF_S: Final = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
 STOP_S: Final = 15.0
@@ -120,11 +120,12 @@ class Watcher:
         self._interval_ms, self._mask_names = interval_ms, mask_names
         self._on_end, self._notice = on_end, on_notice
         self._finisher = Finisher(self._finished, annotate)
-        self._lock = threading.Lock()
+        self._lock, self._rotating = threading.Lock(), threading.Lock()
         self._open: dict[str, _Open] = {}
         self._ended_jobs: dict[str, int] = {}
         self._names: dict[Path, str] = {}
         self._handed: set[Path] = set()
+        self._tries: dict[Path, tuple[int, float]] = {}
         self._told: set[object] = set()
         self._full_told_s = -HOUSEKEEPING_S
         self._commands: SimpleQueue[None] = SimpleQueue()
@@ -138,7 +139,8 @@ class Watcher:
     def run(self, on_ready: Callable[[], None] = lambda: None) -> None:
         """Watches until `stop`, then ends the recordings and makes the last traces."""
         try:
-            self._folder.sweep()
+            with self._folder_trouble():
+                self._folder.sweep()
             self._keep_house()
             in_background(lambda: self._host.subscribe(self._heard))
             threading.Thread(target=self._look, name="migkit-look-round", daemon=True).start()
@@ -178,6 +180,7 @@ class Watcher:
     def _look(self) -> None:
         pace_s = 0.0
         while not self._stopping.is_set():
+            begin_s = time.monotonic()
             try:
                 self._look_round(pace_s)
                 pace_s = PACE_S
@@ -191,7 +194,7 @@ class Watcher:
                 self._failure = error
                 self.stop()
                 return
-            self._stopping.wait(LOOK_S)
+            self._stopping.wait(max(0.0, begin_s + LOOK_S - time.monotonic()))
 
     def _look_round(self, pace_s: float) -> None:
         running = self._host.running()
@@ -268,8 +271,7 @@ class Watcher:
         except MigkitError as error:
             self._cannot_write(error)
         except Exception as error:
-            self._failure = error
-            self.stop()
+            self._notice(f"{one.name}: a defect of migkit, please report it: {type(error).__name__}: {error}")
         finally:
             one.source.close()
             self._hand(journal_path(one.target), one.name)
@@ -288,10 +290,11 @@ class Watcher:
                     return _bare_facts(one.uuid, one.name)
 
     def _cannot_write(self, error: MigkitError) -> None:
-        """A line a minute, however many recordings have no room."""
-        if time.monotonic() - self._full_told_s < HOUSEKEEPING_S:
-            return
-        self._full_told_s = time.monotonic()
+        """A line a minute where there is no room, however many recordings want it."""
+        if " cannot be written (" in str(error):
+            if time.monotonic() - self._full_told_s < HOUSEKEEPING_S:
+                return
+            self._full_told_s = time.monotonic()
         self._notice(f"{error}; what is recorded stays, and watching goes on")
 
     # Finishing and keeping
@@ -311,6 +314,8 @@ class Watcher:
             name = self._names.get(journal, "") if wrong else self._names.pop(journal, "")
         if wrong:
             self._once(journal, wrong)
+            count = self._tries.get(journal, (0, 0.0))[0] + 1
+            self._tries[journal] = count, time.monotonic() + HOUSEKEEPING_S * min(2 ** (count - 1), 60)
         elif recording is not None:
             domain = name or recording.meta.domain.name
             self._on_end(Ended(domain=domain, recording=recording, recovered=not name))
@@ -321,19 +326,30 @@ class Watcher:
         self._rotate()
         with self._lock:
             busy = {journal_path(one.target) for one in self._open.values()}
-        for journal in self._folder.journals():
-            if journal not in busy:
-                self._hand(journal)
+        with self._folder_trouble():
+            for journal in self._folder.journals():
+                if journal not in busy and self._retry(journal):
+                    self._hand(journal)
+
+    def _retry(self, journal: Path) -> bool:
+        """Whether a journal of which no trace could be made is to be tried again: ever more seldom."""
+        known = self._tries.get(journal)
+        return known is None or time.monotonic() >= known[1]
 
     def _rotate(self) -> None:
-        try:
+        gone: list[Path] = []
+        with self._folder_trouble(), self._rotating:
             gone = self._folder.rotate(self._keep, time.time())
-        except MigkitError as error:
-            self._once("rotate", str(error))
-            return
         if gone:
             more = f" and {len(gone) - 1} more" if len(gone) > 1 else ""
             self._notice(f"removed {gone[0].name}{more}, the oldest")
+
+    @contextlib.contextmanager
+    def _folder_trouble(self) -> Iterator[None]:
+        try:
+            yield
+        except MigkitError as error:
+            self._once("folder", str(error))
 
     def _once(self, key: object, line: str) -> None:
         if key not in self._told:

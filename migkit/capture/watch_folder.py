@@ -72,7 +72,7 @@ class Folder:
 
     def sweep(self) -> None:
         """Removes what a killed process had begun to write of a trace; its journal has all of it."""
-        for path in self.path.iterdir():
+        for path in self._entries():
             name = path.name.removeprefix(".").rpartition(f"{_TRACE}.")[0] + _TRACE
             if path.name.startswith(".") and path.suffix == ".part" and _NAME.fullmatch(name):
                 _remove(path)
@@ -93,10 +93,16 @@ class Folder:
                 gone.append(path)
         return gone
 
+    def _entries(self) -> list[Path]:
+        try:
+            return list(self.path.iterdir())
+        except OSError as error:
+            raise MigkitError(f"{self.path}: cannot be read any more ({error.strerror})") from None
+
     def _files(self, suffix: str) -> list[Path]:
         """Ordinary files whose names, up to `suffix` of a journal, are those of traces; the oldest first."""
         found = [
-            (begun_s, path.name, path) for path in self.path.iterdir()
+            (begun_s, path.name, path) for path in self._entries()
             if path.name.endswith(suffix) and (begun_s := _begun_s(path)) is not None and _is_file(path)
         ]  # fmt: skip
         return [path for _, _, path in sorted(found)]

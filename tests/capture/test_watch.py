@@ -6,6 +6,7 @@ import contextlib
 import gc
 import itertools
 import os
+import shutil
 import signal
 import threading
 import time
@@ -356,6 +357,18 @@ def test_the_oldest_traces_make_room(tmp_path):
     assert seen.notices == [f"removed {old.name}, the oldest"]
     assert not old.exists()
     assert seen.ended[0].recording.path.exists()
+
+
+def test_a_folder_that_is_removed_is_said_and_the_watching_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(watch, "HOUSEKEEPING_S", 0.05)
+    made = host()
+    with watching(made, tmp_path / "traces") as seen:
+        shutil.rmtree(tmp_path / "traces")
+        seen.wait_for(lambda: seen.notices)
+        (tmp_path / "traces").mkdir()
+        made.add(fake("fast", name="web1", start_ms=400))
+        seen.wait_until_ended(1)
+    assert seen.notices == [f"{tmp_path}/traces: cannot be read any more (No such file or directory)"]
 
 
 def test_an_interval_that_cannot_be_is_refused(tmp_path):
