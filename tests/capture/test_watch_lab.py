@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import queue
+import shlex
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +37,7 @@ SLOW = Migration(bandwidth_mibps=16)
 
 
 @contextlib.contextmanager
-def guests(made: Lab, names: Sequence[str]) -> Iterator[None]:
+def guests(made: Lab, names: Sequence[str], told: Guest = SMALL) -> Iterator[None]:
     """Guests on the source, booted and with their memory filled; ended on both hosts afterwards."""
     from migkit.lab.control import Control
 
@@ -45,8 +47,10 @@ def guests(made: Lab, names: Sequence[str]) -> Iterator[None]:
         listeners = [stack.enter_context(Listener(made.folder / f"serial-{k}")) for k in range(len(names))]
         control = stack.enter_context(Control(made))
         for name, listener in zip(names, listeners, strict=True):
+            stack.callback(domain.remove_disks, made, name)
             stack.callback(control.end_guest, name)
-            control.start_guest(domain.xml(name, SMALL, image, serial=listener.path, accelerator=made.accelerator))
+            domain.make_disks(made, name, told)
+            control.start_guest(domain.xml(name, told, image, serial=listener.path, accelerator=made.accelerator))
         for name, listener in zip(names, listeners, strict=True):
             assert listener.wait_for(lambda lines: bool(heartbeat.said(lines[-500:], "ready")), 120), name
         yield
@@ -56,7 +60,7 @@ def guests(made: Lab, names: Sequence[str]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def migrating(made: Lab, names: Sequence[str]) -> Iterator[list[Future[Outcome]]]:
+def migrating(made: Lab, names: Sequence[str], how: Migration = SLOW) -> Iterator[list[Future[Outcome]]]:
     """Their migrations, all begun at the same moment; waited for at the block's end."""
     from migkit.lab.control import Control
 
@@ -65,17 +69,18 @@ def migrating(made: Lab, names: Sequence[str]) -> Iterator[list[Future[Outcome]]
     def migrate(name: str) -> Outcome:
         with Control(made) as control:
             start.wait(60)
-            return control.migrate(name, SLOW)
+            return control.migrate(name, how)
 
     with ThreadPoolExecutor(len(names)) as pool:
         yield [pool.submit(migrate, name) for name in names]
 
 
 class Watching:
-    """`migkit watch --json` on the lab's source host."""
+    """`migkit watch --json` on the lab's source host; `via` its prefix."""
 
-    def __init__(self, made: Lab, output: Path) -> None:
-        words = ["-m", "migkit", "watch", "-c", made.a.read_only_uri, "-o", str(output), "--json"]
+    def __init__(self, made: Lab, output: Path, *, via: bool = False) -> None:
+        place = ["qemu:///system", "--via", shlex.join(made.a.prefix)] if via else [made.a.read_only_uri]
+        words = ["-m", "migkit", "watch", "-o", str(output), "--json", "-c", *place]
         self.notices: list[str] = []
         self._ended: queue.SimpleQueue[str] = queue.SimpleQueue()
         self.process = subprocess.Popen(
@@ -148,6 +153,19 @@ def test_three_migrations_at_once_leave_three_good_traces(lab: Lab, tmp_path: Pa
     assert end - begin > 2e9
     print("first sample of each job at (ms):", first_samples_ms(told))
     assert watcher.notices == ["migkit: stopped\n"]
+
+
+def test_the_copying_of_disks_is_noticed_though_no_event_tells_of_it(lab: Lab, tmp_path: Path) -> None:  # noqa: F811
+    with guests(lab, NAMES[:1], replace(SMALL, disk_mib=64)), Watching(lab, tmp_path, via=True) as watcher:
+        with migrating(lab, NAMES[:1], replace(SLOW, block_copy=True)) as calls:
+            pass
+        (told,) = watcher.ended(1)
+        assert calls[0].result().succeeded
+    samples = mk.load(told["path"]).samples
+    before = samples.iloc[: int((samples["source"] == "iteration").to_numpy().argmax())]
+    assert (before["disk_total_bytes"] > 0).sum() > 5
+    assert told["outcome"] == "completed"
+    print("first sample of the disks' job at (ms):", first_samples_ms([told]))
 
 
 def test_a_killed_watcher_is_followed_by_one_that_recovers_and_goes_on(lab: Lab, tmp_path: Path) -> None:  # noqa: F811
