@@ -150,7 +150,7 @@ class Watcher:
         finally:
             self._end()
         if self._failure is not None:
-            raise MigkitError(f"a defect of migkit, please report it: {self._failure!r}") from self._failure
+            raise self._failure
 
     def _stopped(self) -> bool:
         try:
@@ -169,6 +169,11 @@ class Watcher:
         for one in last:
             one.thread.join(max(0.0, deadline_s - time.monotonic()))
         self._finisher.close()
+
+    def _fail(self, error: Exception) -> None:
+        """Ends the watching by an error."""
+        self._failure = self._failure or error
+        self.stop()
 
     # Noticing
 
@@ -191,8 +196,7 @@ class Watcher:
                 else:
                     self._once(str(error), f"the domains cannot be listed: {error}")
             except Exception as error:
-                self._failure = error
-                self.stop()
+                self._fail(MigkitError(f"a defect of migkit, please report it: {error!r}"))
                 return
             self._stopping.wait(max(0.0, begin_s + LOOK_S - time.monotonic()))
 
@@ -317,8 +321,12 @@ class Watcher:
             count = self._tries.get(journal, (0, 0.0))[0] + 1
             self._tries[journal] = count, time.monotonic() + HOUSEKEEPING_S * min(2 ** (count - 1), 60)
         elif recording is not None:
+            self._tries.pop(journal, None)
             domain = name or recording.meta.domain.name
-            self._on_end(Ended(domain=domain, recording=recording, recovered=not name))
+            try:
+                self._on_end(Ended(domain=domain, recording=recording, recovered=not name))
+            except Exception as error:
+                self._fail(error)
             self._rotate()
 
     def _keep_house(self) -> None:

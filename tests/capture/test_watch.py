@@ -348,6 +348,15 @@ def test_a_defect_ends_the_watcher_in_one_line(tmp_path):
         mk.watch(made, output=tmp_path)
 
 
+def test_an_error_of_the_caller_ends_the_watcher_and_reaches_the_caller(tmp_path):
+    def ended(one):
+        raise ZeroDivisionError("oops")
+
+    with pytest.raises(ZeroDivisionError, match="oops"):
+        mk.watch(host(fake("fast")), output=tmp_path, on_end=ended)
+    assert len(list(tmp_path.glob("*.parquet"))) == 1
+
+
 def test_the_oldest_traces_make_room(tmp_path):
     old = tmp_path / "gone-20200101T000000Z.parquet"
     old.write_bytes(b"x" * MIB)
