@@ -153,11 +153,14 @@ class Watcher:
             raise self._failure
 
     def _stopped(self) -> bool:
-        try:
-            self._commands.get(timeout=HOUSEKEEPING_S)
-        except Empty:
-            return False
-        return True
+        """Waits for `stop` as long as there is nothing to tidy up. A signal that another thread was given does not
+        wake this one, hence the short waits."""
+        due_s = time.monotonic() + HOUSEKEEPING_S
+        while (left_s := due_s - time.monotonic()) > 0:
+            with contextlib.suppress(Empty):
+                self._commands.get(timeout=min(left_s, LOOK_S))
+                return True
+        return False
 
     def _end(self) -> None:
         self._stopping.set()

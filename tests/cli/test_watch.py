@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -76,7 +77,7 @@ def test_a_program_reads_json_with_what_a_rule_would_have_done(tmp_path):
 def test_what_looked_on_is_shown_by_info_and_replay(capsys, tmp_path):
     shadow = ["--shadow", "tight=kubevirt-1.8,completion_timeout_per_gib=2"]
     with watcher(tmp_path, *shadow, uri="fake:///nonconverging") as process:
-        wait_for_rows(process, next_journal(tmp_path))
+        wait_for_rows(process, *journals(tmp_path))
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(4)
         line = ended(process)[1]
@@ -94,10 +95,13 @@ def test_what_looked_on_is_shown_by_info_and_replay(capsys, tmp_path):
     assert json.loads(capsys.readouterr().out)["label"] == "tight"
 
 
-def next_journal(folder: Path) -> Path:
-    while not (found := list(folder.glob("*.journal"))):
-        pass
-    return found[0]
+def journals(folder: Path, count: int = 1) -> list[Path]:
+    """Waits for so many recordings."""
+    end = time.monotonic() + 60
+    while len(found := list(folder.glob("*.journal"))) < count:
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    return found
 
 
 def test_a_trace_without_shadows_still_needs_a_policy(capsys):
@@ -107,7 +111,8 @@ def test_a_trace_without_shadows_still_needs_a_policy(capsys):
 
 def test_what_a_killed_watcher_left_is_recovered_by_the_next(tmp_path):
     with watcher(tmp_path, uri="fake:///nonconverging?domains=2") as process:
-        wait_for_rows(process, next_journal(tmp_path))
+        for journal in journals(tmp_path, 2):
+            wait_for_rows(process, journal)
         process.kill()
         process.wait()
     left = {path.name for path in tmp_path.glob("*.journal")}
@@ -121,7 +126,7 @@ def test_what_a_killed_watcher_left_is_recovered_by_the_next(tmp_path):
 
 def test_ctrl_c_keeps_what_is_being_recorded(tmp_path):
     with watcher(tmp_path, uri="fake:///nonconverging") as process:
-        wait_for_rows(process, next_journal(tmp_path))
+        wait_for_rows(process, *journals(tmp_path))
         code, out, err = ended(process, signal.SIGINT)
     assert (code, err) == (0, "migkit: stopped\n")
     assert out.startswith("fake-1: interrupted, ")
@@ -133,6 +138,7 @@ def test_a_reader_that_goes_away_ends_nothing(tmp_path):
         process.stdout.close()
         while len(list(tmp_path.glob("*.parquet"))) < 2:
             assert process.poll() is None
+            time.sleep(0.01)
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0
 
