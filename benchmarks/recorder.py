@@ -82,23 +82,29 @@ def _cpu_s(pid: int) -> float:
 def report(rows: list[Row], interval_ms: float) -> Iterator[str]:
     """Jitter, latency and completeness of a recording."""
     polls = [row for row in rows if row["source"] == "poll" and row["latency_us"] is not None]
-    begins = [row["mono_ns"] / 1e6 - row["latency_us"] / 1e3 for row in polls]
-    # The grid's phase is not stored: the median of the phases seen stands for it.
-    middle = statistics.median((begin - begins[0] + interval_ms / 2) % interval_ms for begin in begins)
-    off = sorted(abs((begin - begins[0] + interval_ms / 2) % interval_ms - middle) for begin in begins)
+    off = jitter_ms(polls, interval_ms)
     latencies = sorted(row["latency_us"] / 1000 for row in polls)
     iterations = [row["event_iteration"] for row in rows if row["source"] == "iteration"]
     lags = sorted(row["event_lag_us"] / 1000 for row in rows if row["event_lag_us"] is not None)
     missed = set(range(min(iterations), max(iterations) + 1)) - set(iterations) if iterations else set()
     yield f"rows                  {len(rows)}, {len(polls)} polls, {len(iterations)} iteration events"
-    yield f"call latency          p50 {_at(latencies, 0.5):.2f} ms, p99 {_at(latencies, 0.99):.2f} ms"
-    yield f"sampling jitter       p50 {_at(off, 0.5):.2f} ms, p99 {_at(off, 0.99):.2f} ms"
+    yield f"call latency          p50 {at(latencies, 0.5):.2f} ms, p99 {at(latencies, 0.99):.2f} ms"
+    yield f"sampling jitter       p50 {at(off, 0.5):.2f} ms, p99 {at(off, 0.99):.2f} ms"
     if iterations:
-        yield f"event to sample       p50 {_at(lags, 0.5):.2f} ms, p99 {_at(lags, 0.99):.2f} ms"
+        yield f"event to sample       p50 {at(lags, 0.5):.2f} ms, p99 {at(lags, 0.99):.2f} ms"
         yield f"missed iterations     {len(missed)} of {max(iterations) - min(iterations) + 1}"
 
 
-def _at(values: list[float], quantile: float) -> float:
+def jitter_ms(polls: list[Row], interval_ms: float) -> list[float]:
+    """How far each poll begins from its place in the grid, sorted."""
+    begins = [row["mono_ns"] / 1e6 - row["latency_us"] / 1e3 for row in polls]
+    # The grid's phase is not stored: the median of the phases seen stands for it.
+    middle = statistics.median((begin - begins[0] + interval_ms / 2) % interval_ms for begin in begins)
+    return sorted(abs((begin - begins[0] + interval_ms / 2) % interval_ms - middle) for begin in begins)
+
+
+def at(values: list[float], quantile: float) -> float:
+    """A quantile of sorted values."""
     return values[min(len(values) - 1, int(quantile * len(values)))]
 
 

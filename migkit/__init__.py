@@ -33,6 +33,9 @@ _HOMES = {
     "replay": "migkit.drivers.replay",
     "live": "migkit.drivers.live",
     "record": "migkit.capture.recorder",
+    "watch": "migkit.capture.watch",
+    "Keep": "migkit.capture.watch_folder",
+    "Shadow": "migkit.drivers.shadow",
     "recover": "migkit.capture.journal",
     "Sweep": "migkit.drivers.sweep",
     "Tuned": "migkit.tuning",
@@ -48,8 +51,10 @@ _MODULES = ("downtime", "failures", "migration", "plot", "report", "schema", "st
 __all__ = [
     "Answer",
     "Dataset",
+    "Keep",
     "MigkitError",
     "Replay",
+    "Shadow",
     "Sweep",
     "Trace",
     "Tuned",
@@ -81,6 +86,7 @@ __all__ = [
     "sweep",
     "tune",
     "units",
+    "watch",
 ]
 
 if TYPE_CHECKING:
@@ -88,10 +94,13 @@ if TYPE_CHECKING:
     from migkit.capture.journal import recover
     from migkit.capture.logs.formats import import_logs, read_log
     from migkit.capture.recorder import record
+    from migkit.capture.watch import watch
+    from migkit.capture.watch_folder import Keep
     from migkit.comparison import compare
     from migkit.dataset import Dataset, open_dataset
     from migkit.drivers.live import live
     from migkit.drivers.replay import Replay, replay
+    from migkit.drivers.shadow import Shadow
     from migkit.drivers.sweep import Sweep, sweep
     from migkit.explanation import explain
     from migkit.fidelity import Answer, answers

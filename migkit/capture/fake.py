@@ -13,7 +13,7 @@ import random
 import threading
 import time
 import urllib.parse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
@@ -41,7 +41,8 @@ SCENARIOS: Final[dict[str, Plan]] = {
 }
 
 # Log-linear between the measured quantiles.
-_LATENCY_MS: Final = ((0.0, 0.4), (0.5, 1.5), (0.9, 5.2), (0.99, 27.0), (1.0, 60.0))
+_LATENCY_MS: Final = ((0.0, 0.4), (0.5, 1.5), (0.9, 5.2), (0.99, 27.0))
+_LONGEST_MS: Final = 60.0
 _RESTART_MS: Final = 2000
 _FINAL_HANG_MS: Final = (1200, 2000)
 _MIGRATION_PAUSE = (s.EVENT_SUSPENDED, 1)
@@ -68,18 +69,31 @@ def _truth(text: str) -> bool:
     return word in ("true", "yes", "1")
 
 
-_OPTIONS: Final[dict[str, Callable[[str], Any]]] = {
+OPTIONS: Final[dict[str, Callable[[str], Any]]] = {
     "seed": int, "speed": _speed, "start_ms": _start_ms, "persistent": _truth,
 }  # fmt: skip
 
 
-def draw_latency_ms(random_: random.Random) -> float:
+def draw_latency_ms(random_: random.Random, longest_ms: float = _LONGEST_MS) -> float:
     """One call's latency."""
     q = random_.random()
-    for (q0, low), (q1, high) in itertools.pairwise(_LATENCY_MS):
+    for (q0, low), (q1, high) in itertools.pairwise((*_LATENCY_MS, (1.0, longest_ms))):
         if q <= q1:
             return math.exp(math.log(low) + (math.log(high) - math.log(low)) * (q - q0) / (q1 - q0))
     raise AssertionError(q)
+
+
+def parse_uri(uri: str, known: Mapping[str, Callable[[str], Any]]) -> tuple[str, dict[str, Any]]:
+    """The scenario and the options of a fake URI. Raises MigkitError for one that cannot be."""
+    try:
+        parts = urllib.parse.urlsplit(uri)
+        given = dict(urllib.parse.parse_qsl(parts.query, keep_blank_values=True))
+        options = {key: known[key](value) for key, value in given.items()}
+    except KeyError as error:
+        raise MigkitError(f"{uri}: {unknown('option', error.args[0], known)}") from None
+    except ValueError as error:
+        raise MigkitError(f"{uri}: {error}") from None
+    return parts.path.strip("/") or "converge", options
 
 
 class FakeDomain:
@@ -87,19 +101,20 @@ class FakeDomain:
 
     Parameters: `scenario`, one of SCENARIOS, or a `plan` of one's own; `seed` of the latencies; `speed`: how many
     seconds of its world pass in one of ours; `persistent`: it stays defined on the source, with its final stats;
-    `refuse`: names of actions whose calls fail.
+    `refuse`: names of actions whose calls fail; `longest_ms`: the longest call.
     """
 
     def __init__(
         self, scenario: str = "converge", *, plan: Plan | None = None, seed: int = 0, speed: float = 1.0,
         start_ms: int | None = None, name: str = "fake", persistent: bool = False, refuse: frozenset[str] = frozenset(),
+        longest_ms: float = _LONGEST_MS,
     ) -> None:  # fmt: skip
         if plan is None:
             if scenario not in SCENARIOS:
                 raise MigkitError(str(unknown("fake scenario", scenario, SCENARIOS)))
             plan = SCENARIOS[scenario]
         self.scenario, self.seed, self.speed, self.name = scenario, seed, speed, name
-        self.persistent, self.refuse = persistent, refuse
+        self.persistent, self.refuse, self.longest_ms = persistent, refuse, longest_ms
         plan = plan if start_ms is None else replace(plan, start_ms=start_ms)
         self.course = Course(plan)
         self._actions: list[Action] = []
@@ -113,15 +128,8 @@ class FakeDomain:
     @classmethod
     def from_uri(cls, uri: str, *, name: str = "fake") -> FakeDomain:
         """The domain of `fake:///SCENARIO?seed=N&speed=S&start_ms=T`."""
-        try:
-            parts = urllib.parse.urlsplit(uri)
-            given = dict(urllib.parse.parse_qsl(parts.query, keep_blank_values=True))
-            options = {key: _OPTIONS[key](value) for key, value in given.items()}
-        except KeyError as error:
-            raise MigkitError(f"{uri}: {unknown('option', error.args[0], _OPTIONS)}") from None
-        except ValueError as error:
-            raise MigkitError(f"{uri}: {error}") from None
-        return cls(parts.path.strip("/") or "converge", name=name, **options)
+        scenario, options = parse_uri(uri, OPTIONS)
+        return cls(scenario, name=name, **options)
 
     def now_ms(self) -> int:
         """Milliseconds of its world since it was opened."""
@@ -135,7 +143,7 @@ class FakeDomain:
         return self.course.stats(at_ms)
 
     def job_stats(self) -> dict[str, Any]:
-        latency_ms = draw_latency_ms(self._random)
+        latency_ms = draw_latency_ms(self._random, self.longest_ms)
         at_ms = self.now_ms()
         self._check_connection(at_ms)
         if self._leaves_within(at_ms, latency_ms):
@@ -212,6 +220,15 @@ class FakeDomain:
     def set_max_downtime(self, limit_ms: int) -> None:
         """Sets the downtime limit."""
         self._act("set_max_downtime", limit_ms)
+
+    def lose_job(self) -> None:
+        """What the death of the daemon does to a migration: the job is gone, the guest lives on."""
+        self._act("restart")
+
+    @property
+    def here(self) -> bool:
+        """Whether the guest is still defined on this host."""
+        return self.persistent or self.course.leg(self.now_ms()).phase != "left"
 
     def _act(self, name: str, argument: int = 0) -> None:
         with self._changed:

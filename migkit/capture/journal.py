@@ -7,13 +7,14 @@ write a frame, so a killed recorder leaves whole frames; synced to the disk once
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
 import shlex
 import struct
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -25,6 +26,8 @@ from migkit.errors import MigkitError, UsageError
 from migkit.failures import with_failure
 from migkit.meta import End, TraceMeta
 from migkit.schema import JOB_UNBOUNDED, SCHEMA_VERSION, SOURCES
+
+Annotate = Callable[[list[Row], TraceMeta], TraceMeta]
 
 SUFFIX: Final = ".journal"
 SYNC_S: Final = 1.0
@@ -46,6 +49,7 @@ class Journal:
         self.path = Path(path)
         self.rows = 0
         self._meta = meta
+        self._size = 0
         self.fd = _create(self.path)
         self._failure: OSError | None = None
         self._dirty = False
@@ -82,6 +86,10 @@ class Journal:
         self._sync()
         self._check()
 
+    def forgive(self) -> None:
+        """Lets the next write try again after one that failed."""
+        self._failure = None
+
     def close(self, *, remove: bool = False) -> None:
         """Ends the writing; `remove` once the rows are safe elsewhere."""
         self._closing.set()
@@ -93,12 +101,17 @@ class Journal:
 
     def _write(self, data: bytes) -> None:
         self._check()
+        left = data
         try:
-            while data:
-                data = data[os.write(self.fd, data) :]
+            while left:
+                left = left[os.write(self.fd, left) :]
         except OSError as error:
             self._failure = error
+            # No frame stays behind in part.
+            with contextlib.suppress(OSError):
+                os.ftruncate(self.fd, self._size)
             self._check()
+        self._size += len(data)
         self._dirty = True
 
     def _check(self) -> None:
@@ -204,8 +217,9 @@ def _layout(path: str | os.PathLike[str], payload: bytes) -> Layout:
 class Recording:
     """A trace that was written: where, what it knows, how much it holds.
 
-    `samples` are those of the running job. `skipped_bytes` of its journal could not be read; what is left of it then
-    lies at `damaged_journal`. `stopped`: Ctrl-C or SIGTERM came meanwhile.
+    `samples` are those of the running job; the wall clock's times are those of the first and the last row.
+    `skipped_bytes` of its journal could not be read; what is left of it then lies at `damaged_journal`. `stopped`:
+    Ctrl-C or SIGTERM came meanwhile.
     """
 
     path: Path
@@ -214,6 +228,8 @@ class Recording:
     samples: int
     iterations: int | None
     duration_ms: int | None
+    first_wall_ns: int
+    last_wall_ns: int
     skipped_bytes: int = 0
     damaged_journal: Path | None = None
     stopped: bool = False
@@ -258,11 +274,13 @@ def writable(output: str | os.PathLike[str], *, force: bool) -> Path:
 
 
 def recover(
-    path: str | os.PathLike[str], output: str | os.PathLike[str] | None = None, *, force: bool = False
-) -> Recording:
+    path: str | os.PathLike[str], output: str | os.PathLike[str] | None = None, *, force: bool = False,
+    annotate: Annotate | None = None,
+) -> Recording:  # fmt: skip
     """Writes the trace of a recorder that was killed or could not write any more.
 
-    Parameters: `path` the journal; `output` the trace (default: the journal's name without `.journal`). Every row
+    Parameters: `path` the journal; `output` the trace (default: the journal's name without `.journal`); `annotate`
+    makes the metadata out of the rows and what is known by then. Every row
     whose checksum holds is kept. Without the recorder's own last word the outcome is what the rows prove, else
     `interrupted`. The journal is removed once the trace is on the disk; if parts of it could not be read it is
     renamed to NAME.damaged instead.
@@ -278,13 +296,14 @@ def recover(
     try:
         if journal_file.is_at(fd, target):
             raise UsageError(f"{target}: is the journal itself; say with -o where the trace goes")
-        return finalise(fd, source, target, force=force)
+        return finalise(fd, source, target, force=force, annotate=annotate)
     finally:
         os.close(fd)
 
 
-def finalise(fd: int, source: Path, target: Path, *, force: bool) -> Recording:
-    """Writes the trace of an open journal that nobody writes to, then removes the journal or sets it aside."""
+def finalise(fd: int, source: Path, target: Path, *, force: bool, annotate: Annotate | None = None) -> Recording:
+    """Writes the trace of an open journal that nobody writes to, then removes the journal or sets it aside.
+    `annotate` makes the metadata of what the trace holds, if there is more to say."""
     contents = _parsed(journal_file.content(fd, source), source)
     if not contents.rows:
         raise MigkitError(f"{source}: holds no row, there is nothing to recover; it may be removed")
@@ -292,6 +311,8 @@ def finalise(fd: int, source: Path, target: Path, *, force: bool) -> Recording:
     meta = contents.meta or TraceMeta(origin="a journal whose metadata is destroyed")
     if not contents.finished:
         meta = dataclasses.replace(meta, end=_cut_short(rows))
+    if annotate is not None:
+        meta = annotate(rows, meta)
     # Only now, so that a recorder never waits for it while a migration runs.
     from migkit import parquet
 
@@ -303,7 +324,7 @@ def finalise(fd: int, source: Path, target: Path, *, force: bool) -> Recording:
     return Recording(
         path=written, meta=meta, rows=len(rows), samples=sum(row.get("job_type") == JOB_UNBOUNDED for row in rows),
         iterations=_largest(rows, "memory_iteration", "event_iteration"), duration_ms=_duration_ms(rows, meta),
-        skipped_bytes=contents.skipped_bytes,
+        first_wall_ns=rows[0]["wall_ns"], last_wall_ns=rows[-1]["wall_ns"], skipped_bytes=contents.skipped_bytes,
         damaged_journal=_cleared(fd, source, written, damaged=contents.skipped_bytes > 0),
     )  # fmt: skip
 

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from migkit.capture.domain_xml import accelerator_from_xml, domain_from_xml
 from migkit.capture.relay import Relay, commands
@@ -25,10 +25,12 @@ except ImportError as missing:
         f"(it is compiled and needs libvirt-dev, pkg-config and gcc first) [{missing}]"
     ) from None
 
+T = TypeVar("T")
+
 KEEPALIVE_S: Final = 5
 KEEPALIVE_COUNT: Final = 5
 
-_EVENTS: Final = (
+EVENTS: Final = (
     libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE,
     libvirt.VIR_DOMAIN_EVENT_ID_MIGRATION_ITERATION,
     libvirt.VIR_DOMAIN_EVENT_ID_JOB_COMPLETED,
@@ -63,7 +65,7 @@ class LibvirtDomain:
         self._relay = relay
         self._callback: Callable[[Event], None] | None = None
         self._handles: list[int] = []
-        self._connection = _connect(uri)
+        self._connection = connected(uri)
         self._domain = _find(self._connection, domain, uri)
         self._uuid: str = self._domain.UUIDString()
 
@@ -78,25 +80,15 @@ class LibvirtDomain:
 
     def facts(self) -> Facts:
         with self._errors():
-            xml = self._domain.XMLDesc()
-            host = Host(
-                name=self._connection.getHostname(),
-                libvirt_version=_version(self._connection.getLibVersion()),
-                qemu_version=_version(self._connection.getVersion()),
-                accelerator=accelerator_from_xml(xml),
-            )
-            domain = self._with_capacities(domain_from_xml(xml))
-        return Facts(domain=domain, host=host, provenance="recorded", origin="libvirt", via=self._via)
+            return facts_of(self._connection, self._domain, self._via)
 
     def completed_stats(self) -> dict[str, Any] | None:
         with self._errors():
-            return _final(self._domain)
+            return final_stats(self._domain)
 
     def max_downtime_ms(self) -> int | None:
         with self._errors():
-            limit_ms = self._domain.migrateGetMaxDowntime()
-        # The bindings answer a failed call with None here, without an error.
-        return None if limit_ms is None else int(limit_ms)
+            return downtime_limit_ms(self._domain)
 
     def subscribe(self, callback: Callable[[Event], None]) -> None:
         self._callback = callback
@@ -104,9 +96,9 @@ class LibvirtDomain:
             self._register()
 
     def reopen(self) -> None:
-        _close_aside(self._connection, [], wait_s=0)
+        close_aside(self._connection, [], wait_s=0)
         try:
-            self._connection = _open(self.uri)
+            self._connection = open_read_only(self.uri)
             self._domain = self._connection.lookupByUUIDString(self._uuid)
         except libvirt.libvirtError as error:
             gone = error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN
@@ -117,7 +109,7 @@ class LibvirtDomain:
 
     def close(self) -> None:
         self._callback = None
-        _close_aside(self._connection, self._handles)
+        close_aside(self._connection, self._handles)
         if self._relay is not None:
             self._relay.close()
 
@@ -125,34 +117,24 @@ class LibvirtDomain:
         takers = (self._take_lifecycle, self._take_iteration, self._take_job)
         self._handles = [
             self._connection.domainEventRegisterAny(self._domain, event, taker, None)
-            for event, taker in zip(_EVENTS, takers, strict=True)
+            for event, taker in zip(EVENTS, takers, strict=True)
         ]
 
     def _take_lifecycle(self, _connection: Any, _domain: Any, event: int, detail: int, _opaque: Any) -> None:
-        self._tell(Event(kind="lifecycle", lifecycle=(event, detail), **_stamp()))
+        self._tell(Event(kind="lifecycle", lifecycle=(event, detail), **stamp()))
 
     def _take_iteration(self, _connection: Any, _domain: Any, iteration: int, _opaque: Any) -> None:
-        self._tell(Event(kind="iteration", iteration=iteration, **_stamp()))
+        self._tell(Event(kind="iteration", iteration=iteration, **stamp()))
 
     def _take_job(self, _connection: Any, _domain: Any, stats: dict[str, Any], _opaque: Any) -> None:
-        self._tell(Event(kind="job", stats=dict(stats), **_stamp()))
+        self._tell(Event(kind="job", stats=dict(stats), **stamp()))
 
     def _tell(self, event: Event) -> None:
         if self._callback is not None:
             self._callback(event)
 
-    def _with_capacities(self, domain: Domain) -> Domain:
-        """Virtual sizes of the disks, where libvirt tells them."""
-        disks = []
-        for disk in domain.disks:
-            capacity = None
-            with contextlib.suppress(libvirt.libvirtError):
-                capacity = int(self._domain.blockInfo(disk.target)[0]) or None
-            disks.append(replace(disk, capacity_bytes=capacity))
-        return replace(domain, disks=tuple(disks))
-
     def _errors(self) -> contextlib.AbstractContextManager[None]:
-        return _translated(self._connection)
+        return translated(self._connection)
 
 
 class Destination:
@@ -160,22 +142,22 @@ class Destination:
 
     def __init__(self, uuid: str, uri: str) -> None:
         self._uuid, self._uri = uuid, uri
-        self._connection = _connect(uri)
+        self._connection = connected(uri)
 
     def completed_stats(self) -> dict[str, Any] | None:
-        with _translated(self._connection):
-            return _final(self._connection.lookupByUUIDString(self._uuid))
+        with translated(self._connection):
+            return final_stats(self._connection.lookupByUUIDString(self._uuid))
 
     def reopen(self) -> None:
-        with _translated(None):
-            self._connection = _open(self._uri)
+        with translated(None):
+            self._connection = open_read_only(self._uri)
 
     def close(self) -> None:
-        _close_aside(self._connection, [])
+        close_aside(self._connection, [])
 
 
 @contextlib.contextmanager
-def _translated(connection: Any) -> Iterator[None]:
+def translated(connection: Any) -> Iterator[None]:
     """libvirt's errors as SourceError."""
     try:
         yield
@@ -193,13 +175,50 @@ def _is_lost(connection: Any, code: int, text: str) -> bool:
         return True
 
 
-def _final(domain: Any) -> dict[str, Any] | None:
+def facts_of(connection: Any, domain: Any, via: str) -> Facts:
+    """Who a domain is and where it runs. Raises libvirt's own errors."""
+    xml = domain.XMLDesc()
+    host = Host(
+        name=connection.getHostname(),
+        libvirt_version=_version(connection.getLibVersion()),
+        qemu_version=_version(connection.getVersion()),
+        accelerator=accelerator_from_xml(xml),
+    )
+    known = _with_capacities(domain, domain_from_xml(xml))
+    return Facts(domain=known, host=host, provenance="recorded", origin="libvirt", via=via)
+
+
+def _with_capacities(guest: Any, domain: Domain) -> Domain:
+    """Virtual sizes of the disks, where libvirt tells them."""
+    disks = []
+    for disk in domain.disks:
+        capacity = None
+        with contextlib.suppress(libvirt.libvirtError):
+            capacity = int(guest.blockInfo(disk.target)[0]) or None
+        disks.append(replace(disk, capacity_bytes=capacity))
+    return replace(domain, disks=tuple(disks))
+
+
+def running_domains(connection: Any) -> dict[str, Any]:
+    """Each running domain by its uuid. Raises libvirt's own errors."""
+    found = connection.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE)
+    return {domain.UUIDString(): domain for domain in found}
+
+
+def downtime_limit_ms(domain: Any) -> int | None:
+    """The downtime limit; the bindings answer a failed call with None here, without an error."""
+    limit_ms = domain.migrateGetMaxDowntime()
+    return None if limit_ms is None else int(limit_ms)
+
+
+def final_stats(domain: Any) -> dict[str, Any] | None:
+    """The final stats of the last completed job, left in place. Raises libvirt's own errors."""
     flags = libvirt.VIR_DOMAIN_JOB_STATS_COMPLETED | libvirt.VIR_DOMAIN_JOB_STATS_KEEP_COMPLETED
     stats = dict(domain.jobStats(flags))
     return stats if stats.pop("type", 0) == libvirt.VIR_DOMAIN_JOB_COMPLETED else None
 
 
-def _close_aside(connection: Any, handles: list[int], *, wait_s: float = 2) -> None:
+def close_aside(connection: Any, handles: list[int], *, wait_s: float = 2) -> None:
     """Closes without waiting long: on a dead link that would hold up the end of a recording for half a minute."""
 
     def close() -> None:
@@ -215,15 +234,20 @@ def _close_aside(connection: Any, handles: list[int], *, wait_s: float = 2) -> N
 
 def open_domain(domain: str, uri: str, *, via: str | None = None, via_socket: str | None = None) -> LibvirtDomain:
     """The domain at a URI, or behind the prefix `via`. Raises MigkitError in one line that says what to do."""
+    return opened(lambda at, relay: LibvirtDomain(domain, at, relay=relay, via=via or ""), uri, via, via_socket)
+
+
+def opened(make: Callable[[str, Relay | None], T], uri: str, via: str | None, via_socket: str | None) -> T:
+    """What `make` makes of a URI, or of one that leads through a relay behind the prefix `via`."""
     _event_loop()
     if via is None:
-        return LibvirtDomain(domain, uri)
+        return make(uri, None)
     tries, path = commands(via, uri, via_socket)
     failure = ""
     for command in tries:
         relay = Relay(command, path)
         try:
-            return LibvirtDomain(domain, relay.uri, relay=relay, via=via)
+            return make(relay.uri, relay)
         except _UnreachableError as error:
             failure = relay.last_error() or error.text
             relay.close()
@@ -241,17 +265,19 @@ class _UnreachableError(MigkitError):
         self.text = text
 
 
-def _open(uri: str) -> Any:
+def open_read_only(uri: str) -> Any:
+    """A connection that is kept alive. Raises libvirt's own errors."""
     connection = libvirt.openReadOnly(uri)
     with contextlib.suppress(libvirt.libvirtError):
         connection.setKeepAlive(KEEPALIVE_S, KEEPALIVE_COUNT)
     return connection
 
 
-def _connect(uri: str) -> Any:
+def connected(uri: str) -> Any:
+    """A first connection. Raises MigkitError that says what to do."""
     _event_loop()
     try:
-        return _open(uri)
+        return open_read_only(uri)
     except libvirt.libvirtError as error:
         text = (error.get_error_message() or str(error)).splitlines()[0]
         raise _UnreachableError(uri, text, _hint(text)) from None
@@ -283,5 +309,6 @@ def _version(number: int) -> str:
     return f"{number // 1_000_000}.{number // 1000 % 1000}.{number % 1000}"
 
 
-def _stamp() -> dict[str, Any]:
+def stamp() -> dict[str, Any]:
+    """Both clocks now."""
     return {"mono_ns": time.monotonic_ns(), "wall_ns": time.time_ns()}

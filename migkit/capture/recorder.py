@@ -26,15 +26,17 @@ from migkit.errors import MigkitError, UsageError
 from migkit.failures import with_failure
 from migkit.meta import Cadence, End, Migration, TraceMeta
 from migkit.schema import JOB_BOUNDED, JOB_UNBOUNDED, OPERATION_MIGRATION_OUT
-from migkit.units import NS_PER_S
+from migkit.units import NS_PER_MS, NS_PER_S
 
 LOOK_S: Final = 0.25
 LAST_CALL_S: Final = 3.0
 DESTINATION_S: Final = 5.0
+FULL_PAUSE_NS: Final = 5 * NS_PER_S
 
 _STOP: Final = object()
 
 Row = dict[str, Any]
+R = TypeVar("R")
 W = TypeVar("W", bound=s.Witness)
 
 
@@ -76,9 +78,11 @@ def record(
         far = None
         if destination is not None:
             far = _opened(stack, destination, lambda there: s.open_witness(_identity(facts), there))
-        session = _Session(opened, facts, target, interval_ms=interval_ms, destination=far, mask_names=mask_names)
-        signals.enter_context(_signals_to(session.stop))
-        recording = session.run(wait=wait, on_ready=on_ready, force=force)
+        session = Session(opened, target, interval_ms=interval_ms, destination=far, mask_names=mask_names)
+        signals.enter_context(signals_to(session.stop))
+        recording = session.run(
+            facts, lambda journal: finalise(journal.fd, journal.path, target, force=force), wait=wait, on_ready=on_ready
+        )
     return dataclasses.replace(recording, stopped=session.stopped)
 
 
@@ -96,40 +100,66 @@ def _identity(facts: s.Facts) -> str:
     return facts.domain.uuid or facts.domain.name
 
 
-class _Session:
-    """One recording from attaching to the trace."""
+class Session:
+    """One recording from attaching to the end of its journal.
+
+    `patient`: what is called, once an outage, when the journal cannot be written; the recording then goes on, and its
+    rows are kept again as soon as that succeeds. Without it the recording ends. `reconnect_s` as a Sampler's.
+    """
 
     def __init__(
-        self, source: s.Source, facts: s.Facts, target: Path, *, interval_ms: float,
-        destination: s.Witness | None, mask_names: bool,
+        self, source: s.Source, target: Path, *, interval_ms: float, destination: s.Witness | None = None,
+        mask_names: bool = False, recorder: str = "migkit", patient: Callable[[MigkitError], None] | None = None,
+        reconnect_s: float | None = None,
     ) -> None:  # fmt: skip
-        self._source, self._facts, self._target = source, facts, target
+        self._target, self._recorder, self._patient = target, recorder, patient
+        self._interval_ms, self._mask_names = interval_ms, mask_names
         self._witnesses = {"destination": destination, "source": source}
-        # Stats of an earlier migration may still lie there: only what is new counts in the end.
-        self._old = {who: _completed_stats(witness) for who, witness in self._witnesses.items()}
-        self._mask = Mask(facts) if mask_names else None
         self._ending = Ending()
         self._inbox: Inbox = SimpleQueue()
-        self._sampler = Sampler(source, self._inbox, interval_ms)
+        self._sampler = Sampler(source, self._inbox, interval_ms, reconnect_s=reconnect_s)
         self._gaps: list[tuple[int, int]] = []
         self._limits: list[tuple[int, int]] = []
-        self._begun = self._written = False
+        self._full_ns: int | None = None
+        self._started = self._begun = self._written = False
         self.stopped = False
-        self._meta = self._first_meta(interval_ms)
+        self.job_start_ns: int | None = None
 
-    def run(self, *, wait: bool, on_ready: Callable[[], None] | None, force: bool) -> Recording:
+    def start(self, first: Row | s.Event | None = None) -> None:
+        """Begins to sample; what comes waits for `run`. `first` is what told of the migration, if something did."""
+        self._started = True
+        if isinstance(first, s.Event):
+            self._sampler.take_event(first)
+        elif first is not None:
+            self._inbox.put(first)
+        self._sampler.start()
+
+    def run(
+        self, facts: s.Facts, ended: Callable[[Journal], R], *, wait: bool = True,
+        on_ready: Callable[[], None] | None = None,
+    ) -> R:  # fmt: skip
+        """Records to the end; returns what `ended` makes of the whole journal, which is closed afterwards."""
+        self._attach(facts)
         self._journal = Journal(journal_path(self._target), self._meta)
         try:
-            self._sampler.start()
+            if not self._started:
+                self.start()
             if on_ready is not None:
                 on_ready()
             self._finish(self._follow(wait=wait))
-            return finalise(self._journal.fd, self._journal.path, self._target, force=force)
+            return ended(self._journal)
         except MigkitError as error:
             raise self._told(error) from None
         finally:
             self._sampler.stop()
             self._journal.close(remove=not self._begun)
+
+    def _attach(self, facts: s.Facts) -> None:
+        self._facts = facts
+        self._mask = Mask(facts) if self._mask_names else None
+        # Stats of an earlier migration may still lie there: only what is new counts in the end.
+        self._old = {who: _completed_stats(witness) for who, witness in self._witnesses.items()}
+        self._meta = self._first_meta()
 
     def stop(self) -> None:
         """Ends the recording and keeps it; may be called from a signal handler, at any moment."""
@@ -166,8 +196,33 @@ class _Session:
             return
         if self._mask is not None:
             row = self._mask.row(row)
-        self._journal.append(row)
+        self._keep(row)
         self._ending.see(row)
+        if row.get("job_type") == JOB_UNBOUNDED:
+            self.job_start_ns = int(row["mono_ns"]) - int(row.get("time_elapsed_ms", 0)) * NS_PER_MS
+
+    def _keep(self, row: Row) -> None:
+        now_ns = int(row["mono_ns"])
+        if self._full_ns is not None and now_ns < self._try_ns:
+            return
+        if self._wrote(lambda: self._journal.append(row), now_ns) and self._full_ns is not None:
+            self._gaps.append((self._full_ns, now_ns))
+            self._full_ns = None
+
+    def _wrote(self, write: Callable[[], None], now_ns: int) -> bool:
+        """Whether the journal took it. A patient recording tries again after a while; the time until then is a gap."""
+        try:
+            write()
+        except MigkitError as error:
+            if self._patient is None:
+                raise
+            self._journal.forgive()
+            self._try_ns = now_ns + FULL_PAUSE_NS
+            if self._full_ns is None:
+                self._full_ns = now_ns
+                self._patient(error)
+            return False
+        return True
 
     def _begins(self, row: Row, *, wait: bool) -> bool:
         """Whether this row belongs to a migration out of this host, and is thus the first to be kept."""
@@ -209,6 +264,8 @@ class _Session:
         end = self._ending.end or end
         if not stopped:
             end = self._completed(end)
+        if self._full_ns is not None:
+            self._gaps.append((self._full_ns, time.monotonic_ns()))
         cadence = dataclasses.replace(self._meta.cadence, gaps=tuple(self._gaps))
         self._journal.finish(dataclasses.replace(self._meta, end=with_failure(end), cadence=cadence))
         self._written = True
@@ -235,11 +292,12 @@ class _Session:
         code, text = self._ending.last_error()
         return End(outcome="lost", evidence="nobody said how it ended", error_code=code, error_text=text)
 
-    def _first_meta(self, interval_ms: float) -> TraceMeta:
+    def _first_meta(self) -> TraceMeta:
         facts = self._facts
         cadence = Cadence(
-            recorder="migkit", interval_ms=interval_ms, iteration_events=True, read_only=facts.read_only, via=facts.via
-        )
+            recorder=self._recorder, interval_ms=self._interval_ms, iteration_events=True, read_only=facts.read_only,
+            via=facts.via,
+        )  # fmt: skip
         meta = TraceMeta(
             provenance=facts.provenance, origin=facts.origin, domain=facts.domain, host=facts.host, cadence=cadence
         )
@@ -251,7 +309,7 @@ class _Session:
         notes = {"downtime_limits_ms": self._limits} if len(self._limits) > 1 else {}
         first = Migration(downtime_limit_ms=self._limits[0][1])
         self._meta = dataclasses.replace(self._meta, migration=first, notes=notes)
-        self._journal.note(self._meta)
+        self._wrote(lambda: self._journal.note(self._meta), found.mono_ns)
 
     def _told(self, error: MigkitError) -> MigkitError:
         if not self._begun or self._written:
@@ -278,15 +336,16 @@ def _completed_stats(witness: s.Witness | None) -> dict[str, Any] | None:
 
 
 @contextlib.contextmanager
-def _signals_to(stop: Callable[[], None]) -> Iterator[None]:
-    """Ctrl-C, SIGTERM and a closed terminal become a call: nothing is torn apart in the middle of a write."""
+def signals_to(stop: Callable[[], None], *, hangup: Callable[[], None] | None = None) -> Iterator[None]:
+    """Ctrl-C, SIGTERM and a closed terminal become a call: nothing is torn apart in the middle of a write. `hangup` is
+    called for the terminal instead, if given."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    numbers = [signal.SIGINT, signal.SIGTERM]
+    calls = {signal.SIGINT: stop, signal.SIGTERM: stop}
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup
-        numbers.append(signal.SIGHUP)
-    before = {number: signal.signal(number, lambda *_: stop()) for number in numbers}
+        calls[signal.SIGHUP] = hangup or stop
+    before = {number: signal.signal(number, lambda *_, call=call: call()) for number, call in calls.items()}
     try:
         yield
     finally:

@@ -37,12 +37,14 @@ class Sampler:
     """Asks a source until it is told to stop.
 
     What it puts into the inbox: rows (dicts), a Limit whenever the downtime limit is another one, `(from_ns, to_ns)`
-    of a lost connection that was opened again, the SourceError of one that was not, any other exception that ended it.
+    of a lost connection that was opened again, the SourceError of one that was not within `reconnect_s`, any other
+    exception that ended it.
     """
 
-    def __init__(self, source: Source, inbox: Inbox, interval_ms: float) -> None:
+    def __init__(self, source: Source, inbox: Inbox, interval_ms: float, *, reconnect_s: float | None = None) -> None:
         self._source = source
         self._inbox = inbox
+        self._reconnect_s = RECONNECT_S if reconnect_s is None else reconnect_s
         self._interval_ns = max(1, round(interval_ms * NS_PER_MS))
         self._wake = threading.Condition()
         self._pending: list[Event] = []
@@ -154,7 +156,7 @@ class Sampler:
             self._inbox.put(Limit(mono_ns=time.monotonic_ns(), limit_ms=limit_ms))
 
     def _reconnect(self, lost: SourceError, since_ns: int) -> None:
-        deadline_ns = time.monotonic_ns() + int(RECONNECT_S * NS_PER_S)
+        deadline_ns = time.monotonic_ns() + int(self._reconnect_s * NS_PER_S)
         while time.monotonic_ns() < deadline_ns:
             try:
                 self._source.reopen()

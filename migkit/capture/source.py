@@ -95,6 +95,26 @@ class Source(Witness, Protocol):
         """Calls back for each event, on a thread of the source's own."""
 
 
+class Hypervisor(Protocol):
+    """Every domain of a host, over one connection. Every call may raise SourceError."""
+
+    def running(self) -> list[tuple[str, str]]:
+        """Uuid and name of each domain that runs there."""
+
+    def source(self, uuid: str, name: str) -> Source:
+        """One of its domains. Asks nothing yet; closing it leaves the connection to the others."""
+
+    def subscribe(self, callback: Callable[[str, str, Event], None]) -> None:
+        """Calls back with uuid, name and event for every domain, those of the future too, but not for one whose
+        source has a subscriber of its own."""
+
+    def reopen(self) -> None:
+        """Connects again after the connection was lost; subscriptions are kept."""
+
+    def close(self) -> None:
+        """Lets go of everything."""
+
+
 def open_source(domain: str, uri: str, *, via: str | None = None, via_socket: str | None = None) -> Source:
     """The domain at a libvirt URI, or a fake one at `fake:///SCENARIO?seed=N`.
 
@@ -123,3 +143,19 @@ def open_witness(uuid: str, uri: str) -> Witness:
     from migkit.capture.libvirt import Destination
 
     return Destination(uuid, uri)
+
+
+def open_hypervisor(uri: str, *, via: str | None = None, via_socket: str | None = None) -> Hypervisor:
+    """The host at a libvirt URI, or a fake one at `fake:///SCENARIO?domains=N`; `via`, `via_socket` as in
+    `open_source`. Raises MigkitError when it cannot be reached."""
+    if via_socket is not None and via is None:
+        raise UsageError("--via-socket PATH tells where the socket is behind --via PREFIX: give both")
+    if uri.startswith("fake:"):
+        from migkit.capture.fake_host import FakeHost
+
+        if via is not None:
+            raise UsageError("--via leads to a libvirt of another place; a fake host has none")
+        return FakeHost.from_uri(uri)
+    from migkit.capture.libvirt_host import open_host
+
+    return open_host(uri, via=via, via_socket=via_socket)

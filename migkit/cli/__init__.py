@@ -14,6 +14,7 @@ from migkit.errors import MigkitError, UsageError
 
 _VERBS = (
     "record",
+    "watch",
     "recover",
     "importing",
     "info",

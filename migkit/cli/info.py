@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from migkit import schema
+from migkit.cli.shadow import shadows_in_words
 from migkit.cli.table import render
 from migkit.cli.traces import add_where, chosen_traces, print_left_out
 from migkit.errors import MigkitError, UsageError
@@ -78,7 +79,10 @@ def _print_table(traces: Dataset) -> None:
 
     found = list(_summaries(traces))
     if found:
-        print(render(pd.concat([table for _, table in found], ignore_index=True), _COLUMNS))
+        table = pd.concat([table for _, table in found], ignore_index=True)
+        table["shadow"] = [shadows_in_words(trace.meta) or "-" for trace, _ in found]
+        looked_on = (table["shadow"] != "-").any()
+        print(render(table, _COLUMNS | ({"shadow": "rules that looked on"} if looked_on else {})))
     if len(found) == 1:
         _print_failure(found[0][0])
 

@@ -119,6 +119,13 @@ def described(recording: Recording, *, as_json: bool) -> str:
             "damaged_journal": None if recording.damaged_journal is None else str(recording.damaged_journal),
         }
         return json.dumps(known)
+    return f"{recording.path}: {in_words(recording)}"
+
+
+def in_words(recording: Recording) -> str:
+    """What came of a recording, without its path."""
+    end = recording.meta.end
+    downtime_ms = (end.completed or {}).get("downtime")
     words = [end.outcome + (f" ({end.error_text})" if end.error_text else ""), f"{recording.samples} samples"]
     if recording.samples == 0:
         words[-1] += " (no sample of the running migration was taken)"
@@ -126,7 +133,7 @@ def described(recording: Recording, *, as_json: bool) -> str:
         words.append(f"duration {format_ms(recording.duration_ms)}")
     if downtime_ms is not None:
         words.append(f"downtime {format_ms(downtime_ms)}")
-    return f"{recording.path}: " + ", ".join(words) + _damage(recording)
+    return ", ".join(words) + _damage(recording)
 
 
 def _damage(recording: Recording) -> str:

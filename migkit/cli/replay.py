@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, SupportsInt
 
 from migkit.cli.policies import chosen_policies, has_vfio, origins_told
@@ -64,7 +64,7 @@ def _size(text: str) -> int:
 def run(arguments: argparse.Namespace) -> int:
     """Prints what each policy would have done to each trace."""
     if not arguments.policy and not arguments.config:
-        raise UsageError("replay needs --policy, e.g. --policy kubevirt-1.8, or --config FILE")
+        return _kept(arguments)
     policies = list(chosen_policies(arguments).items())
     from migkit.dataset import open_dataset
     from migkit.drivers.replay import parse_failures, replay
@@ -83,6 +83,22 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _kept(arguments: argparse.Namespace) -> int:
+    """Without a policy: what the rules that looked on while the traces were recorded would have done."""
+    from migkit.cli.shadow import kept, replayed
+    from migkit.dataset import open_dataset
+
+    found = [(trace, shadow) for trace in open_dataset(*arguments.traces) for shadow in kept(trace.meta)]
+    if not found:
+        raise UsageError("replay needs --policy, e.g. --policy kubevirt-1.8, or --config FILE")
+    for index, (trace, shadow) in enumerate(found):
+        if arguments.json:
+            print(json.dumps({"trace": trace.name, **shadow}))
+        else:
+            print(("\n" if index else "") + replayed(trace, shadow))
+    return 0
+
+
 def told(label: str, found: Replay) -> str:
     """A replay as text: a head, a line a decision, the divergence."""
     trace, policy = found.trace, found.policy
@@ -92,15 +108,20 @@ def told(label: str, found: Replay) -> str:
         f"{trace.name} ({trace.meta.provenance}, {trace.meta.end.outcome}) under {name}; completion deadline {deadline}"
     )
     doubt = [] if found.fidelity.level == "exact" else [f"  {DOUBT[found.fidelity.level]}: {found.fidelity.why}"]
-    lines = [head, *doubt, *(f"  {_line(row)}" for row in found.decisions.head(_SHOWN).itertuples())]
-    if found.decisions.empty:
-        lines.append("  does nothing")
-    if len(found.decisions) > _SHOWN:
-        lines.append(f"  and {len(found.decisions) - _SHOWN} more (--json has them all)")
-    if found.divergence_s is not None:
-        lines.append(f"  leaves what was really done at {format_s(found.divergence_s)}: unknowable from there on")
-    lines += [f"  note: {note}" for note in found.notes]
-    return "\n".join(lines)
+    lines = [f"  {decision_line(row)}" for row in found.decisions.head(SHOWN).itertuples()]
+    notes = [f"  note: {note}" for note in found.notes]
+    return "\n".join([head, *doubt, *listed(lines, len(found.decisions), found.divergence_s), *notes])
+
+
+def listed(lines: list[str], decisions: int, divergence_s: float | None) -> Iterator[str]:
+    """The lines of the first decisions, how many there are besides, and where the replay leaves reality."""
+    yield from lines
+    if not decisions:
+        yield "  does nothing"
+    if decisions > len(lines):
+        yield f"  and {decisions - len(lines)} more (--json has them all)"
+    if divergence_s is not None:
+        yield f"  leaves what was really done at {format_s(divergence_s)}: unknowable from there on"
 
 
 def notes_told(runs: Iterable[Replay]) -> str:
@@ -109,11 +130,13 @@ def notes_told(runs: Iterable[Replay]) -> str:
     return "".join(f"\nnote: {note}" for note in notes) + ("\n" if notes else "")
 
 
-_SHOWN = 12
 DOUBT = {"approximate": "approximate", "no": "a model, not an answer"}
 
 
-def _line(row: object) -> str:
+SHOWN = 12
+
+
+def decision_line(row: object) -> str:
     get = row.__getattribute__
     spread = get("latest_s") - get("earliest_s")
     when = f"{get('t_s'):.1f} s" + (f" ({get('earliest_s'):.1f} to {get('latest_s'):.1f})" if spread > 0.05 else "")
