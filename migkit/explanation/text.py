@@ -8,6 +8,8 @@ from typing import Any
 from migkit.explanation.answer import Explanation
 from migkit.explanation.evidence import acts, at, deeds, evidence, length, too_early, window
 from migkit.explanation.verdict import CANNOT_TELL, NO, YES
+from migkit.failures import UNKNOWN, failure_of
+from migkit.meta import Failure
 from migkit.units import format_bps, format_bytes, format_ms
 
 _ENDS = {
@@ -37,11 +39,20 @@ def paragraph(found: Explanation) -> str:
 
 
 def _outcome(found: Explanation) -> str:
-    name = found.trace.name or "The migration"
-    ended = found["failed"]
-    error = ended.figures["error"] if found.trace.meta.end.outcome in ("failed", "postcopy-failed") else None
-    said = f": {str(error).rstrip('.')}" if error else ""
-    return f"{name} {_ENDS[found.trace.meta.end.outcome]} {at(ended.until_s)}{said}."
+    name, end = found.trace.name or "The migration", found.trace.meta.end
+    said = f"{name} {_ENDS[end.outcome]} {at(found['failed'].until_s)}"
+    failure = failure_of(end) if end.outcome in ("failed", "postcopy-failed") else None
+    return f"{said}: {_in_words(failure)}" if failure else f"{said}."
+
+
+def _in_words(failure: Failure) -> str:
+    """What happened, where the guest is, what to do, and libvirt's own words."""
+    why = f" ({failure.why})" if failure.why else ""
+    guest = "where the guest is, nobody told" if failure.where_guest_runs == UNKNOWN else (
+        f"the guest is {failure.where_guest_runs}")  # fmt: skip
+    todo = f" To do: {failure.do}." if failure.do else ""
+    original = f' libvirt said "{failure.original.rstrip(".")}".' if failure.original else ""
+    return f"{failure.what}{why}; {guest}.{todo}{original}"
 
 
 def _verdict(found: Explanation) -> str:
