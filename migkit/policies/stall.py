@@ -41,7 +41,11 @@ def estimate_ms(remaining: int, ewma_bps: float) -> int:
     """How long sending what remains would take, in ms of an unsigned 32-bit number; 0 while no bandwidth is known."""
     if ewma_bps == 0:
         return 0
-    value = unsigned_to_float(remaining) / (ewma_bps / 1000)
+    bytes_per_ms = ewma_bps / 1000
+    if bytes_per_ms == 0:
+        # The smallest floats of all: Go divides by this nought, which is infinite, or 0 for nothing to send.
+        return _LARGEST_ESTIMATE_MS if remaining != 0 else 0
+    value = unsigned_to_float(remaining) / bytes_per_ms
     return _LARGEST_ESTIMATE_MS if value > _LARGEST_ESTIMATE_MS else float_to_signed(value) & _LARGEST_ESTIMATE_MS
 
 

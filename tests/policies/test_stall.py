@@ -88,6 +88,7 @@ def test_the_estimate_is_an_unsigned_number_of_32_bits():
     assert stall.estimate_ms(2**62, 1.0) == 4294967295
     assert stall.estimate_ms(1500, 1000.0) == 1500
     assert stall.estimate_ms(5, 0.0) == 0
+    assert [stall.estimate_ms(left, 5e-324) for left in (0, 1)] == [0, 4294967295]
     assert stall.estimate_ms(1500, -1000.0) == 2**32 - 1500
 
 
