@@ -13,7 +13,7 @@ import random
 import threading
 import time
 import urllib.parse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
@@ -21,7 +21,7 @@ from migkit.capture import source as s
 from migkit.capture.course import Action, Course, Leg, Plan
 from migkit.errors import MigkitError, unknown
 from migkit.meta import Domain, Host
-from migkit.schema import JOB_NONE, JOB_UNBOUNDED
+from migkit.schema import JOB_CANCELLED, JOB_NONE, JOB_UNBOUNDED
 from migkit.units import MIB, NS_PER_MS
 
 _NEVER_MS: Final = 10**9
@@ -111,8 +111,8 @@ class FakeDomain:
         self._opened_ns = time.monotonic_ns()
 
     @classmethod
-    def from_uri(cls, uri: str, *, name: str = "fake") -> FakeDomain:
-        """The domain of `fake:///SCENARIO?seed=N&speed=S&start_ms=T`."""
+    def from_uri(cls, uri: str, *, name: str = "fake", waits: bool = False) -> FakeDomain:
+        """The domain of `fake:///SCENARIO?seed=N&speed=S&start_ms=T`; `waits` until it is migrated."""
         try:
             parts = urllib.parse.urlsplit(uri)
             given = dict(urllib.parse.parse_qsl(parts.query, keep_blank_values=True))
@@ -121,6 +121,7 @@ class FakeDomain:
             raise MigkitError(f"{uri}: {unknown('option', error.args[0], _OPTIONS)}") from None
         except ValueError as error:
             raise MigkitError(f"{uri}: {error}") from None
+        options |= {"start_ms": _NEVER_MS} if waits else {}
         return cls(parts.path.strip("/") or "converge", name=name, **options)
 
     def now_ms(self) -> int:
@@ -212,6 +213,27 @@ class FakeDomain:
     def set_max_downtime(self, limit_ms: int) -> None:
         """Sets the downtime limit."""
         self._act("set_max_downtime", limit_ms)
+
+    def migrate(self, destination: str, flags: int, parameters: Mapping[str, Any]) -> None:
+        """Begins the course now and returns when it has ended; what is asked for changes nothing."""
+        with self._changed:
+            self.course = Course(replace(self.course.plan, start_ms=self.now_ms()), self._actions)
+            self._changed.notify_all()
+            while True:
+                leg = self.course.leg(self.now_ms())
+                if leg.phase in ("left", "broken") or leg.job_type != JOB_UNBOUNDED:
+                    break
+                self._changed.wait(0.02)
+        if self._cut:
+            raise s.SourceError(38, "Cannot recv data: Connection reset by peer", lost=True)
+        if leg.phase == "broken":
+            raise s.SourceError(9, "operation failed: job 'migration in' failed in post-copy phase")
+        if leg.job_type == JOB_CANCELLED:
+            raise s.SourceError(78, "operation aborted: migration out: canceled by client")
+        if leg.phase != "left":
+            raise s.SourceError(
+                9, "operation failed: job 'migration out' failed: Unable to write to socket: Broken pipe"
+            )
 
     def _act(self, name: str, argument: int = 0) -> None:
         with self._changed:

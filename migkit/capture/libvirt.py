@@ -1,4 +1,4 @@
-"""A domain of a real libvirt, over a read-only connection. The only file that imports libvirt."""
+"""A domain of a real libvirt, over a read-only connection. It and `writable` are all that imports libvirt here."""
 
 from __future__ import annotations
 
@@ -57,13 +57,15 @@ class LibvirtDomain:
     Raises MigkitError when libvirt cannot be reached or does not know the domain.
     """
 
+    read_only = True
+
     def __init__(self, domain: str, uri: str, *, relay: Relay | None = None, via: str = "") -> None:
         self.uri = uri
         self._via = via
         self._relay = relay
         self._callback: Callable[[Event], None] | None = None
         self._handles: list[int] = []
-        self._connection = _connect(uri)
+        self._connection = connect(uri, read_only=self.read_only)
         self._domain = _find(self._connection, domain, uri)
         self._uuid: str = self._domain.UUIDString()
 
@@ -86,7 +88,9 @@ class LibvirtDomain:
                 accelerator=accelerator_from_xml(xml),
             )
             domain = self._with_capacities(domain_from_xml(xml))
-        return Facts(domain=domain, host=host, provenance="recorded", origin="libvirt", via=self._via)
+        return Facts(
+            domain=domain, host=host, provenance="recorded", origin="libvirt", via=self._via, read_only=self.read_only
+        )
 
     def completed_stats(self) -> dict[str, Any] | None:
         with self._errors():
@@ -106,7 +110,7 @@ class LibvirtDomain:
     def reopen(self) -> None:
         _close_aside(self._connection, [], wait_s=0)
         try:
-            self._connection = _open(self.uri)
+            self._connection = _open(self.uri, read_only=self.read_only)
             self._domain = self._connection.lookupByUUIDString(self._uuid)
         except libvirt.libvirtError as error:
             gone = error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN
@@ -152,7 +156,7 @@ class LibvirtDomain:
         return replace(domain, disks=tuple(disks))
 
     def _errors(self) -> contextlib.AbstractContextManager[None]:
-        return _translated(self._connection)
+        return translated(self._connection)
 
 
 class Destination:
@@ -160,22 +164,27 @@ class Destination:
 
     def __init__(self, uuid: str, uri: str) -> None:
         self._uuid, self._uri = uuid, uri
-        self._connection = _connect(uri)
+        self._connection = connect(uri, read_only=True)
 
     def completed_stats(self) -> dict[str, Any] | None:
-        with _translated(self._connection):
+        with translated(self._connection):
             return _final(self._connection.lookupByUUIDString(self._uuid))
 
+    def state(self) -> tuple[int, int]:
+        with translated(self._connection):
+            state, reason = self._connection.lookupByUUIDString(self._uuid).state()
+            return int(state), int(reason)
+
     def reopen(self) -> None:
-        with _translated(None):
-            self._connection = _open(self._uri)
+        with translated(None):
+            self._connection = _open(self._uri, read_only=True)
 
     def close(self) -> None:
         _close_aside(self._connection, [])
 
 
 @contextlib.contextmanager
-def _translated(connection: Any) -> Iterator[None]:
+def translated(connection: Any) -> Iterator[None]:
     """libvirt's errors as SourceError."""
     try:
         yield
@@ -187,10 +196,15 @@ def _translated(connection: Any) -> Iterator[None]:
 def _is_lost(connection: Any, code: int, text: str) -> bool:
     if connection is None or code in _BROKEN or _CLOSED in text:
         return True
+    return not is_alive(connection)
+
+
+def is_alive(connection: Any) -> bool:
+    """Whether libvirt still believes in the connection."""
     try:
-        return not connection.isAlive()
+        return bool(connection.isAlive())
     except libvirt.libvirtError:
-        return True
+        return False
 
 
 def _final(domain: Any) -> dict[str, Any] | None:
@@ -241,17 +255,18 @@ class _UnreachableError(MigkitError):
         self.text = text
 
 
-def _open(uri: str) -> Any:
-    connection = libvirt.openReadOnly(uri)
+def _open(uri: str, *, read_only: bool) -> Any:
+    connection = libvirt.openReadOnly(uri) if read_only else libvirt.open(uri)
     with contextlib.suppress(libvirt.libvirtError):
         connection.setKeepAlive(KEEPALIVE_S, KEEPALIVE_COUNT)
     return connection
 
 
-def _connect(uri: str) -> Any:
+def connect(uri: str, *, read_only: bool) -> Any:
+    """A connection with keepalive. Raises MigkitError when libvirt cannot be reached."""
     _event_loop()
     try:
-        return _open(uri)
+        return _open(uri, read_only=read_only)
     except libvirt.libvirtError as error:
         text = (error.get_error_message() or str(error)).splitlines()[0]
         raise _UnreachableError(uri, text, _hint(text)) from None

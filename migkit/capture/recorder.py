@@ -14,16 +14,17 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from migkit.capture import journal_file
 from migkit.capture import source as s
+from migkit.capture.clock import Clock
 from migkit.capture.journal import Journal, Recording, advice, finalise, journal_path, writable
 from migkit.capture.masking import Mask
-from migkit.capture.outcome import Ending
+from migkit.capture.outcome import MIGRATE, Ending
 from migkit.capture.sampler import Inbox, Limit, Sampler, in_background
 from migkit.errors import MigkitError, UsageError
-from migkit.meta import Cadence, End, Migration, TraceMeta
+from migkit.meta import Cadence, End, TraceMeta
 from migkit.schema import JOB_BOUNDED, JOB_UNBOUNDED, OPERATION_MIGRATION_OUT
 from migkit.units import NS_PER_S
 
@@ -35,6 +36,32 @@ _STOP: Final = object()
 
 Row = dict[str, Any]
 W = TypeVar("W", bound=s.Witness)
+
+
+class Companion(Protocol):
+    """Works beside a recording on threads of its own and brings rows of its own. It is called by the recorder's
+    thread, but for `hear`. A recording with a companion goes on when its journal cannot be written any more."""
+
+    def attach(self, put: Callable[[Row], None]) -> None:
+        """The recorder listens: rows may be put from now on."""
+
+    def hear(self, event: s.Event) -> None:
+        """An event, on the source's thread."""
+
+    def see(self, row: Row) -> None:
+        """Every row that belongs to the migration, its own ones too."""
+
+    def look(self, end: End | None) -> End | None:
+        """Called a few times a second with the verdict so far; what it returns ends the recording."""
+
+    def cannot_write(self, error: MigkitError) -> None:
+        """The journal cannot be written any more; the recording goes on in memory."""
+
+    def stop(self, wait_s: float) -> None:
+        """The end; waits at most so long for a call that hangs. No row is put any more once this returns."""
+
+    def told(self, meta: TraceMeta) -> TraceMeta:
+        """The metadata with what it knows."""
 
 
 def record(
@@ -70,18 +97,18 @@ def record(
         raise UsageError(f"interval {interval_ms:g} ms: must be more than 0 and at most 60000")
     # The outer stack is the last to unwind: from the session's beginning until all is closed, Ctrl-C is a message.
     with contextlib.ExitStack() as signals, contextlib.ExitStack() as stack:
-        opened = _opened(stack, source, lambda name: s.open_source(name, uri, via=via, via_socket=via_socket))
+        opened = opened_for(stack, source, lambda name: s.open_source(name, uri, via=via, via_socket=via_socket))
         facts = in_background(opened.facts)
         far = None
         if destination is not None:
-            far = _opened(stack, destination, lambda there: s.open_witness(_identity(facts), there))
-        session = _Session(opened, facts, target, interval_ms=interval_ms, destination=far, mask_names=mask_names)
-        signals.enter_context(_signals_to(session.stop))
+            far = opened_for(stack, destination, lambda there: s.open_witness(identity(facts), there))
+        session = Session(opened, facts, target, interval_ms=interval_ms, destination=far, mask_names=mask_names)
+        signals.enter_context(signals_to(session.stop))
         recording = session.run(wait=wait, on_ready=on_ready, force=force)
     return dataclasses.replace(recording, stopped=session.stopped)
 
 
-def _opened(stack: contextlib.ExitStack, source: W | str, open_it: Callable[[str], W]) -> W:
+def opened_for(stack: contextlib.ExitStack, source: W | str, open_it: Callable[[str], W]) -> W:
     """The source itself, or one opened for this recording and closed after it."""
     if not isinstance(source, str):
         return source
@@ -91,17 +118,23 @@ def _opened(stack: contextlib.ExitStack, source: W | str, open_it: Callable[[str
     return opened
 
 
-def _identity(facts: s.Facts) -> str:
+def identity(facts: s.Facts) -> str:
+    """The uuid of a domain, else its name."""
     return facts.domain.uuid or facts.domain.name
 
 
-class _Session:
-    """One recording from attaching to the trace."""
+class Session:
+    """One recording from attaching to the trace.
+
+    Attributes: `meta`, the metadata so far; `ended`, whether the end is known and in it; `unwritten`, why the journal
+    could not be written any more, and `unwritten_rows` those that it lacks since.
+    """
 
     def __init__(
         self, source: s.Source, facts: s.Facts, target: Path, *, interval_ms: float,
-        destination: s.Witness | None, mask_names: bool,
+        destination: s.Witness | None, mask_names: bool, companion: Companion | None = None, clock: Clock | None = None,
     ) -> None:  # fmt: skip
+        self._companion, self._clock = companion, clock or Clock()
         self._source, self._facts, self._target = source, facts, target
         self._witnesses = {"destination": destination, "source": source}
         # Stats of an earlier migration may still lie there: only what is new counts in the end.
@@ -109,17 +142,23 @@ class _Session:
         self._mask = Mask(facts) if mask_names else None
         self._ending = Ending()
         self._inbox: Inbox = SimpleQueue()
-        self._sampler = Sampler(source, self._inbox, interval_ms)
+        hear = None if companion is None else companion.hear
+        self._sampler = Sampler(source, self._inbox, interval_ms, clock=self._clock, hear=hear)
         self._gaps: list[tuple[int, int]] = []
         self._limits: list[tuple[int, int]] = []
         self._begun = self._written = False
-        self.stopped = False
-        self._meta = self._first_meta(interval_ms)
+        self.stopped = self.ended = False
+        self.unwritten: MigkitError | None = None
+        self.unwritten_rows: list[Row] = []
+        self.meta = self._first_meta(interval_ms)
 
     def run(self, *, wait: bool, on_ready: Callable[[], None] | None, force: bool) -> Recording:
-        self._journal = Journal(journal_path(self._target), self._meta)
+        """Records to the end and writes the trace. Raises MigkitError."""
+        self._journal = Journal(journal_path(self._target), self.meta)
         try:
             self._sampler.start()
+            if self._companion is not None:
+                self._companion.attach(self._inbox.put)
             if on_ready is not None:
                 on_ready()
             self._finish(self._follow(wait=wait))
@@ -128,6 +167,8 @@ class _Session:
             raise self._told(error) from None
         finally:
             self._sampler.stop()
+            if self._companion is not None:
+                self._companion.stop(0)
             self._journal.close(remove=not self._begun)
 
     def stop(self) -> None:
@@ -147,7 +188,9 @@ class _Session:
             if isinstance(item, Exception):
                 return self._connection_lost(item)
             self._accept(item, wait=wait)
-            now_ns = time.monotonic_ns()
+            if self._companion is not None and (end := self._companion.look(self._ending.end)) is not None:
+                return end
+            now_ns = self._clock.now_ns()
             if self._ending.settled(now_ns) or self._ending.overdue(now_ns):
                 return self._ending.end or self._from_witnesses()
 
@@ -161,21 +204,43 @@ class _Session:
                 self._gaps.append(item)
 
     def _take(self, row: Row, *, wait: bool) -> None:
-        if not self._begun and not self._begins(row, wait=wait):
+        first = not self._begun
+        if first and not self._begins(row, wait=wait):
             return
         if self._mask is not None:
             row = self._mask.row(row)
-        self._journal.append(row)
+        if not self._written_to(lambda: self._journal.append(row)):
+            self.unwritten_rows.append(row)
         self._ending.see(row)
+        if self._companion is not None:
+            self._companion.see(row)
+            if first:
+                self.meta = self._companion.told(self.meta)
+                self._written_to(lambda: self._journal.note(self.meta))
+
+    def _written_to(self, write: Callable[[], None]) -> bool:
+        """Writes to the journal. Where somebody works beside the recording a full disk does not end it; False then."""
+        if self.unwritten is None:
+            try:
+                write()
+            except MigkitError as error:
+                if self._companion is None:
+                    raise
+                self.unwritten = error
+                self._companion.cannot_write(error)
+        return self.unwritten is None
 
     def _begins(self, row: Row, *, wait: bool) -> bool:
         """Whether this row belongs to a migration out of this host, and is thus the first to be kept."""
         ours = row.get("operation") in (None, OPERATION_MIGRATION_OUT)
         active = row.get("job_type") in (JOB_BOUNDED, JOB_UNBOUNDED) or row["source"] in ("iteration", "job")
+        active |= row.get("action") == MIGRATE and bool(row["succeeded"])
         if ours and active:
             self._begun = True
             return True
         name = self._facts.domain.name
+        if row.get("action") == MIGRATE:
+            raise MigkitError(f"{name}: the migration did not begin: {row['error_text']}")
         if row.get("error_code") == s.NO_DOMAIN:
             raise MigkitError(f"{name}: the domain went away before a migration began")
         if row.get("error_code") in s.NEVER:
@@ -201,6 +266,8 @@ class _Session:
         """Waits for a call that hangs, keeps what came meanwhile, writes the final word."""
         stopped = self.stopped
         late = self._sampler.stop(0.05 if stopped else LAST_CALL_S)
+        if self._companion is not None:
+            self._companion.stop(0.05 if stopped else LAST_CALL_S)
         while not self._inbox.empty():
             self._accept(self._inbox.get(), wait=True)
         for row in late:
@@ -208,9 +275,15 @@ class _Session:
         end = self._ending.end or end
         if not stopped:
             end = self._completed(end)
-        cadence = dataclasses.replace(self._meta.cadence, gaps=tuple(self._gaps))
-        self._journal.finish(dataclasses.replace(self._meta, end=end, cadence=cadence))
-        self._written = True
+        cadence = dataclasses.replace(self.meta.cadence, gaps=tuple(self._gaps))
+        self.meta = dataclasses.replace(self.meta, end=end, cadence=cadence)
+        if self._companion is not None:
+            self.meta = self._companion.told(self.meta)
+        self.ended = True
+        if self._written_to(lambda: self._journal.finish(self.meta)):
+            self._written = True
+        if self.unwritten is not None:
+            raise self.unwritten
 
     def _completed(self, end: End) -> End:
         """A completed migration whose event was missed: others may know its final stats."""
@@ -248,9 +321,9 @@ class _Session:
         """The downtime limit as the migration begins; later ones with the moment when they were seen."""
         self._limits.append((found.mono_ns, found.limit_ms))
         notes = {"downtime_limits_ms": self._limits} if len(self._limits) > 1 else {}
-        first = Migration(downtime_limit_ms=self._limits[0][1])
-        self._meta = dataclasses.replace(self._meta, migration=first, notes=notes)
-        self._journal.note(self._meta)
+        first = dataclasses.replace(self.meta.migration, downtime_limit_ms=self._limits[0][1])
+        self.meta = dataclasses.replace(self.meta, migration=first, notes=notes)
+        self._written_to(lambda: self._journal.note(self.meta))
 
     def _told(self, error: MigkitError) -> MigkitError:
         if not self._begun or self._written:
@@ -277,7 +350,7 @@ def _completed_stats(witness: s.Witness | None) -> dict[str, Any] | None:
 
 
 @contextlib.contextmanager
-def _signals_to(stop: Callable[[], None]) -> Iterator[None]:
+def signals_to(stop: Callable[[], None]) -> Iterator[None]:
     """Ctrl-C, SIGTERM and a closed terminal become a call: nothing is torn apart in the middle of a write."""
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from migkit.capture.outcome import MIGRATE
 from migkit.drivers.monitor import ACTIONS
 from migkit.drivers.schedule import Schedule
 from migkit.policies import base
@@ -26,13 +27,15 @@ _READ = ("job_type", "data_remaining_bytes", "time_elapsed_ms", "memory_iteratio
 
 class Record:
     """What a trace has to say to a monitor. `actions`: (ns since the job began, action, argument, succeeded) of what
-    was really done of the kinds that a monitor does."""
+    was really done of the kinds that a monitor does; `error`: what the migrate call failed with, where that is known.
+    """
 
     def __init__(self, trace: Trace) -> None:
         self.trace = trace
         self._columns = [_column(trace.samples[name]) for name in _READ]
         self._state_ns, self._states = _states(trace)
         self.actions = _actions(trace)
+        self._failed_ns, self.error = _migrate_error(trace)
 
     def wakes(self, plan: Schedule) -> Wakes:
         """The columns of a schedule's wake-ups."""
@@ -43,8 +46,11 @@ class Record:
             known = there[places] & read
             chosen = np.where(known, values[places], 0)
             columns += [known, chosen] if index == 0 else [chosen, known]
-        columns.append(self._states[np.searchsorted(self._state_ns, plan.t_ns, side="right") - 1])
-        columns.append(np.zeros(len(places), dtype=bool))
+        if plan.recorded:
+            columns.append(_codes(self.trace.samples.iloc[plan.wake]))
+        else:
+            columns.append(self._states[np.searchsorted(self._state_ns, plan.t_ns, side="right") - 1])
+        columns.append(plan.t_ns >= self._failed_ns)
         return Wakes(*columns)
 
 
@@ -72,6 +78,26 @@ def _states(trace: Trace) -> tuple[Ints, Ints]:
         at.append(int(mono[i]))
         codes.append(base.DOMAIN_PAUSED_FOR_MIGRATION if paused else seen)
     return np.asarray(at, dtype=np.int64), np.asarray(codes, dtype=np.int64)
+
+
+def _codes(wakes: pd.DataFrame) -> Ints:
+    """What GetState told at the wake-ups themselves."""
+    state, reason = (wakes[name].to_numpy(dtype=np.int64, na_value=-1) for name in ("domain_state", "domain_reason"))
+    paused = (state == _STATE_PAUSED) & (reason == _PAUSED_FOR_MIGRATION)
+    codes = np.where(state == _STATE_RUNNING, base.DOMAIN_RUNNING, base.DOMAIN_OTHER)
+    codes = np.where(paused, base.DOMAIN_PAUSED_FOR_MIGRATION, codes)
+    return np.where(state < 0, base.DOMAIN_UNKNOWN, codes).astype(np.int64)
+
+
+def _migrate_error(trace: Trace) -> tuple[int, str]:
+    """When the migrate call returned with an error (ns since the job began), and which."""
+    rows = trace.samples
+    failed = (rows["action"] == MIGRATE) & (rows["succeeded"] == False)  # noqa: E712
+    places = np.flatnonzero(failed.fillna(False).to_numpy(dtype=bool))
+    if not len(places):
+        return np.iinfo(np.int64).max, ""
+    row = rows.iloc[places[0]]
+    return int(row["mono_ns"]) - trace.t0_ns, "" if pd.isna(row["error_text"]) else str(row["error_text"])
 
 
 def _actions(trace: Trace) -> list[tuple[int, str, int | None, bool]]:

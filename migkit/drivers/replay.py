@@ -11,12 +11,13 @@ import numpy as np
 import pandas as pd
 
 from migkit.drivers.evidence import INTERNAL_COLUMNS, evidence, internals
-from migkit.drivers.monitor import ACTIONS, Monitor
+from migkit.drivers.monitor import ACTIONS, POLL_NS, Monitor
 from migkit.drivers.record import Record
-from migkit.drivers.schedule import PHASES, POLL_NS, Schedule, schedules
+from migkit.drivers.schedule import PHASES, Schedule, schedules
 from migkit.errors import MigkitError, UsageError, unknown
 from migkit.policies import base
 from migkit.policies.base import Options, Wakes
+from migkit.policies.size import checked_size
 from migkit.policies.size import data_size_gb as size_of
 from migkit.policies.versions import Policy
 from migkit.trace import Trace
@@ -103,7 +104,7 @@ def replay(
     """
     _check(trace, policy, failures or {})
     size = trace_data_size(trace, policy) if data_size_gb is None else checked_size(data_size_gb)
-    vfio = bool(trace.meta.domain.has_vfio) if has_vfio is None else has_vfio
+    vfio = _has_vfio(trace) if has_vfio is None else has_vfio
     options = policy.computed(data_size_gb=size, has_vfio=vfio)
     plans = schedules(trace, events=policy.hears_iterations)
     record = Record(trace)
@@ -139,16 +140,12 @@ def _check(trace: Trace, policy: Policy, failures: Mapping[str, Sequence[int]]) 
             raise UsageError(f"failures of {name}: {numbers!r} is not a list of numbers, e.g. [1, 2], or [0] for all")
 
 
-def checked_size(data_size_gb: int) -> int:
-    """A data size that somebody gave. Raises UsageError unless it is a whole number of GB, from 0 to a billion."""
-    if isinstance(data_size_gb, bool) or not isinstance(data_size_gb, int) or not 0 <= data_size_gb <= 10**9:
-        raise UsageError(f"data_size_gb {data_size_gb!r}: must be a whole number of GB, 0 or more")
-    return data_size_gb
-
-
 def trace_data_size(trace: Trace, policy: Policy) -> int:
     """The data size behind the deadline, in GB: the guest's memory and, where the version counts them and the
     migration copied disks, what libvirt said of them when it first did."""
+    rule = trace.meta.rule
+    if rule is not None and rule.policy == policy.name and rule.data_size_gb is not None:
+        return rule.data_size_gb
     memory = trace.meta.domain.memory_bytes
     if memory is None:
         raise MigkitError(f"{trace.name or 'trace'}: the guest's memory is unknown; pass data_size_gb (--data-size-gb)")
@@ -158,6 +155,11 @@ def trace_data_size(trace: Trace, policy: Policy) -> int:
     return size_of(memory=memory, migrated_bytes=[copied])
 
 
+def _has_vfio(trace: Trace) -> bool:
+    rule = trace.meta.rule
+    return bool(trace.meta.domain.has_vfio if rule is None or rule.has_vfio is None else rule.has_vfio)
+
+
 class _Life:
     """One monitor over one schedule: a hypervisor that answers from the record."""
 
@@ -165,12 +167,13 @@ class _Life:
         self, record: Record, policy: Policy, options: Options, plan: Schedule, failures: Mapping[str, Sequence[int]],
         compiled_form: bool, *, watched: bool,
     ) -> None:  # fmt: skip
-        self.plan, self.failures, self.done = plan, failures, record.actions
+        self.plan, self.failures, self._outcomes = plan, failures, _Outcomes(record, plan)
         self.wakes = record.wakes(plan)
         self.counts: dict[str, int] = {}
         self.evidence: list[str] = []
         self.snapshots: list[dict[str, Any]] = []
-        self.monitor = Monitor(policy.family, options, self, room=int(plan.event.sum()), compiled_form=compiled_form)
+        self.monitor = Monitor(policy.family, options, self, errors=lambda row: record.error,
+                               room=int(plan.event.sum()), compiled_form=compiled_form)  # fmt: skip
         wakes = self.wakes if compiled_form else Wakes(*(column.tolist() for column in self.wakes))
         row, count = 0, len(plan.t_ns)
         while row < count and not self.monitor.finished:
@@ -190,9 +193,7 @@ class _Life:
             return False
         if row < 0:
             return True
-        t_ns = int(self.plan.t_ns[row])
-        same = [ok for at, what, _, ok in self.done if what == ACTIONS.get(name) and abs(at - t_ns) <= _SAME_NS]
-        return same[0] if same else True
+        return self._outcomes.of(row, name)
 
     def job_type(self, row: int) -> int | None:
         """What GetJobInfo tells at this wake."""
@@ -224,6 +225,30 @@ class _Life:
         if result.ended:
             return f"failed: {result.reason}" if result.failed else "succeeded"
         return "running"
+
+
+class _Outcomes:
+    """How the calls really ended, as far as the record tells: one of its rows answers to one call."""
+
+    def __init__(self, record: Record, plan: Schedule) -> None:
+        rule = record.trace.meta.rule
+        # What merely counted as made has no row: one that is there is somebody else's.
+        shadow = plan.recorded and rule is not None and not rule.acted
+        self._left = [] if shadow else list(record.actions)
+        self._plan = plan
+
+    def of(self, row: int, name: str) -> bool:
+        """Whether a call at this wake-up succeeded; it did where nothing is known."""
+        t_ns = int(self._plan.t_ns[row])
+        earliest_ns, latest_ns = t_ns - _SAME_NS, t_ns + _SAME_NS
+        if self._plan.recorded:
+            last = row + 1 == len(self._plan.t_ns)
+            earliest_ns, latest_ns = t_ns, latest_ns if last else int(self._plan.t_ns[row + 1])
+        for index, (at_ns, what, _, succeeded) in enumerate(self._left):
+            if what == ACTIONS.get(name) and earliest_ns <= at_ns <= latest_ns:
+                del self._left[index]
+                return succeeded
+        return True
 
 
 def _divergence_ns(record: Record, life: _Life) -> int | None:

@@ -8,16 +8,16 @@ Where the trace holds wakes that a monitor recorded, those are used and nothing 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
+from migkit.drivers.monitor import POLL_NS
 from migkit.errors import MigkitError
 from migkit.trace import Trace
 from migkit.units import NS_PER_MS
 
-POLL_NS = 400 * NS_PER_MS
 PHASES = 8
 # An event without a sample of its own is read from the sample after it, as a monitor would have, if it came so soon.
 EVENT_SAMPLE_NS = 100 * NS_PER_MS
@@ -37,7 +37,7 @@ class Schedule:
         row: shape (wakes,), the trace's row that the wake reads, -1 where there was nothing to read.
         age_ns: shape (wakes,), how old that row was, the largest number where there was none.
         phase_ms: how far the first poll lies behind the job's start.
-        recorded: whether these are wakes that a real monitor recorded.
+        wake: shape (wakes,), the trace's row that is the wake itself, where real wakes were recorded, else empty.
     """
 
     t_ns: Ints
@@ -45,7 +45,12 @@ class Schedule:
     row: Ints
     age_ns: Ints
     phase_ms: float
-    recorded: bool = False
+    wake: Ints = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+
+    @property
+    def recorded(self) -> bool:
+        """Whether these are wakes that a real monitor recorded."""
+        return len(self.wake) > 0
 
 
 def schedules(trace: Trace, *, events: bool, phases: int = PHASES) -> list[Schedule]:
@@ -75,7 +80,7 @@ def _recorded(trace: Trace) -> Schedule | None:
         row=np.where(answered, rows, -1),
         age_ns=np.where(answered, 0, NO_SAMPLE_NS),
         phase_ms=float(t_ns[0]) / NS_PER_MS,
-        recorded=True,
+        wake=rows,
     )
 
 

@@ -12,8 +12,9 @@ import migkit as mk
 from migkit.capture.course import Action, Course, Plan
 from migkit.capture.fake import FakeDomain
 from migkit.capture.source import PAUSED, PAUSED_MIGRATION, RUNNING, SourceError
-from migkit.drivers.live import Session, live
-from migkit.drivers.schedule import POLL_NS
+from migkit.drivers.live import live
+from migkit.drivers.monitor import POLL_NS
+from migkit.drivers.wakes import Woken
 from migkit.errors import MigkitError
 from migkit.meta import Domain, End, TraceMeta
 from migkit.policies import policy_names
@@ -64,7 +65,9 @@ def live_in_virtual_time(
 ):
     """Lives through a plan wake by wake; returns the session and the trace of it."""
     stage = Stage(plan, refuse)
-    session = Session(policy, data_size_gb=1, has_vfio=False, start_ns=0, act=act, domain=stage, clock=stage.clock)
+    session = Woken(
+        policy, data_size_gb=1, has_vfio=False, start_ns=0, domain=stage if act else None, clock=stage.clock
+    )
     iteration = 0
     for _ in range(wakes):
         reached = stage.course.leg(stage.now_ms).iteration
@@ -118,7 +121,7 @@ def test_a_replay_of_what_was_lived_through_decides_the_same(plan, name, values,
 
 def test_a_migration_that_would_not_end_is_aborted():
     domain = FakeDomain("nonconverging", speed=25)
-    found = live(domain, mk.kubevirt("1.8", completion_timeout_per_gib=8), act=True, speed=25)
+    found = live(domain, mk.kubevirt("1.8", completion_timeout_per_gib=8), act=True)
     domain.close()
     assert list(found.decisions["action"]) == ["abort"]
     assert found.result == "failed: timeout"
@@ -129,7 +132,7 @@ def test_a_migration_that_would_not_end_is_aborted():
 
 def test_shadow_mode_only_says_what_it_would_do():
     domain = FakeDomain("abort", speed=25)
-    found = live(domain, mk.kubevirt("1.9", completion_timeout_per_gib=3), speed=25)
+    found = live(domain, mk.kubevirt("1.9", completion_timeout_per_gib=3))
     domain.close()
     assert list(found.decisions["action"]) == ["abort"]
     assert not (found.trace.samples["source"] == "action").any()
@@ -142,7 +145,7 @@ def test_post_copy_is_started_and_the_migration_completes():
     policy = mk.policy(
         "kubevirt-1.9-stall", allow_post_copy=True, stall_progress_timeout=4, completion_timeout_per_gib=60
     )
-    found = live(domain, policy, act=True, speed=25)
+    found = live(domain, policy, act=True)
     domain.close()
     assert "start_post_copy" in list(found.decisions["action"])
     assert found.trace.meta.end.outcome == "completed"
@@ -153,7 +156,7 @@ def test_post_copy_is_started_and_the_migration_completes():
 def test_a_call_that_fails_is_tried_again():
     domain = FakeDomain("nonconverging", speed=25, refuse=frozenset({"start_post_copy"}))
     policy = mk.kubevirt("1.8", completion_timeout_per_gib=2, allow_post_copy=True)
-    found = live(domain, policy, act=True, speed=25, limit_s=8)
+    found = live(domain, policy, act=True, limit_s=8)
     domain.close()
     assert len(found.decisions) >= 3
     assert not found.decisions["succeeded"].any()
@@ -164,7 +167,7 @@ def test_a_call_that_fails_is_tried_again():
 def test_no_migration_in_time_is_one_line():
     domain = FakeDomain("idle", speed=50)
     with pytest.raises(MigkitError, match="no migration began in time"):
-        live(domain, mk.kubevirt("1.8"), speed=50, limit_s=5)
+        live(domain, mk.kubevirt("1.8"), limit_s=5)
     domain.close()
 
 
@@ -182,7 +185,7 @@ def test_a_guest_of_unknown_memory_needs_a_size():
 
 def test_the_end_is_told_although_the_monitor_has_ended_before():
     domain = FakeDomain("nonconverging", speed=25)
-    found = live(domain, mk.kubevirt("1.8", completion_timeout_per_gib=3), act=True, speed=25)
+    found = live(domain, mk.kubevirt("1.8", completion_timeout_per_gib=3), act=True)
     domain.close()
     assert found.result == "failed: timeout"
     assert found.trace.meta.end.outcome == "cancelled"
@@ -190,7 +193,7 @@ def test_the_end_is_told_although_the_monitor_has_ended_before():
 
 def test_a_daemon_that_restarts_is_a_gap_and_not_for_ever():
     domain = FakeDomain("daemon-restart", speed=10)
-    found = live(domain, mk.kubevirt("1.8"), speed=10, limit_s=120)
+    found = live(domain, mk.kubevirt("1.8"), limit_s=120)
     domain.close()
     assert len(found.trace.meta.cadence.gaps) == 1
     assert found.trace.meta.end.outcome == "failed"
@@ -198,8 +201,8 @@ def test_a_daemon_that_restarts_is_a_gap_and_not_for_ever():
 
 def test_a_guest_that_is_not_there_is_one_line():
     domain = FakeDomain("fast", speed=50, start_ms=-60_000)
-    with pytest.raises(MigkitError, match="no migration to live through"):
-        live(domain, mk.kubevirt("1.8"), speed=50)
+    with pytest.raises(MigkitError, match="went away before a migration began"):
+        live(domain, mk.kubevirt("1.8"))
     domain.close()
 
 
@@ -209,7 +212,7 @@ def test_disks_that_are_copied_count_live_as_they_do_in_a_replay():
             return super().answer(at_ms) | {"disk_total": 30 * 10**9}
 
     domain, policy = Copies("abort", speed=25), mk.kubevirt("1.8", completion_timeout_per_gib=1)
-    found = live(domain, policy, speed=25)
+    found = live(domain, policy)
     domain.close()
     assert found.decisions.empty
     assert mk.replay(found.trace, policy).deadline_s == 31
@@ -217,7 +220,7 @@ def test_disks_that_are_copied_count_live_as_they_do_in_a_replay():
 
 def test_values_beyond_a_signed_number_are_read_alike():
     policy = mk.kubevirt("1.8", progress_timeout=2)
-    session = Session(policy, data_size_gb=1, has_vfio=False, start_ns=0)
+    session = Woken(policy, data_size_gb=1, has_vfio=False, start_ns=0)
     for i in range(20):
         stats = {"type": 2, "time_elapsed": i * 400, "data_remaining": 1000 if i < 4 else 2**64 - 1}
         session.wake(i * 400 * NS_PER_MS, stats, (RUNNING, 1))
