@@ -16,6 +16,7 @@ LAYERS = (
     ("schema", "meta"),
     ("parquet", "trace", "dataset", "samples"),
     ("policies",),
+    ("migration",),
     ("capture", "stats"),
     ("drivers",),
     ("lab", "plot", "card", "comparison", "manifest"),
@@ -83,6 +84,7 @@ def test_no_file_is_longer_than_400_lines():
     [
         ("import migkit", "numpy pandas pyarrow numba matplotlib libvirt"),
         ("import migkit.cli.record, migkit.capture.recorder", "numpy pandas numba matplotlib"),
+        ("import migkit.migration", "numpy pandas pyarrow numba matplotlib libvirt"),
         ("import migkit; migkit.policy('kubevirt-1.8')", "numpy pandas pyarrow numba matplotlib"),
         ("import migkit; migkit.stats", "matplotlib numba libvirt"),
         ("import migkit; migkit.replay", "matplotlib numba libvirt"),

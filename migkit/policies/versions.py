@@ -237,7 +237,7 @@ def policy_names() -> list[str]:
 
 def _checked(name: str, option: Option, value: Any, *, admission: bool, quantities: bool) -> int | bool | str:
     if option.kind == "flag":
-        return _flag(name, value)
+        return read_flag(name, value)
     if option.kind == "factor":
         return _checked_factor(name, option, value, admission=admission, quantities=quantities)
     try:
@@ -251,7 +251,8 @@ def _checked(name: str, option: Option, value: Any, *, admission: bool, quantiti
     return number
 
 
-def _flag(name: str, value: Any) -> bool:
+def read_flag(name: str, value: Any) -> bool:
+    """true or false, as text or not. Raises UsageError for anything else."""
     if str(value).lower() in ("true", "false"):
         return str(value).lower() == "true"
     raise UsageError(f"option {name!r}: {value!r} is neither true nor false")
