@@ -28,6 +28,7 @@ _HOMES = {
     "Replay": "migkit.drivers.replay",
     "replay": "migkit.drivers.replay",
     "live": "migkit.drivers.live",
+    "migrate": "migkit.drivers.migrate",
     "record": "migkit.capture.recorder",
     "recover": "migkit.capture.journal",
     "sample": "migkit.samples",
@@ -45,6 +46,7 @@ __all__ = [
     "kubevirt",
     "live",
     "load",
+    "migrate",
     "open_dataset",
     "plot",
     "policy",
@@ -67,6 +69,7 @@ if TYPE_CHECKING:
     from migkit.comparison import compare
     from migkit.dataset import open_dataset
     from migkit.drivers.live import live
+    from migkit.drivers.migrate import migrate
     from migkit.drivers.replay import Replay, replay
     from migkit.manifest import read_configuration
     from migkit.policies import kubevirt, policy

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from migkit import __version__
 from migkit.errors import MigkitError, UsageError
 
-_VERBS = ("record", "recover", "info", "plot", "replay", "compare", "report", "flags", "lab")
+_VERBS = ("record", "recover", "info", "plot", "replay", "compare", "report", "flags", "migrate", "shadow", "lab")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -67,14 +67,15 @@ class Moment:
 class Watcher:
     """A recording's Companion that runs a policy.
 
-    Attributes: `moment`, the newest; `told`, the decisions so far; `view`, who looks on, if anybody.
+    Attributes: `moment`, the newest; `cancelling`, whether Ctrl-C has been answered; `view`, who looks on.
     """
 
     def __init__(
         self, domain: Source, facts: Facts, policy: Policy, clock: Clock, *, act: bool, data_size_gb: int | None,
         has_vfio: bool | None, limit_s: float, call: Call | None,
     ) -> None:  # fmt: skip
-        self.policy, self.facts, self.acts, self.view = policy, facts, act, _Nobody()
+        self.policy, self.facts, self.acts = policy, facts, act
+        self.view: Watching = _Nobody()
         self._domain, self._clock, self._given_gb = domain, clock, data_size_gb
         self.has_vfio = bool(facts.domain.has_vfio) if has_vfio is None else has_vfio
         self.moment: Moment | None = None
@@ -85,7 +86,7 @@ class Watcher:
         self._events: queue.Queue[Event | None] = queue.Queue(maxsize=_CHANNEL)
         self._lock = threading.Lock()
         self._call, self._migrate_error = call, ""
-        self._failed = self._begun = self._cancelling = False
+        self._failed = self._begun = self.cancelling = False
         self._over = threading.Event()
         self._threads: list[threading.Thread] = []
 
@@ -151,9 +152,9 @@ class Watcher:
     def interrupted(self) -> bool:
         """Ctrl-C: True where it is answered by cancelling the migration, the first time; may be called from a signal
         handler at any moment."""
-        if self._call is None or self._cancelling or self._over.is_set():
+        if self._call is None or self.cancelling or self._over.is_set():
             return False
-        self._cancelling = True
+        self.cancelling = True
         self._start(self._cancel, "migkit-cancel")
         return True
 

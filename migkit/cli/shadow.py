@@ -1,0 +1,40 @@
+"""`migkit shadow`: says what a policy would do to a migration that somebody else has started, and records it."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from migkit.cli.lived import add_live_options, watched
+from migkit.cli.policies import one_configuration
+from migkit.cli.record import add_via_options
+
+if TYPE_CHECKING:
+    from migkit.drivers.live import Live
+
+
+def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Adds the verb to the parser."""
+    parser = verbs.add_parser(
+        "shadow", help="say what a policy would do to a running migration", description=__doc__,
+        epilog="Needs a read-only connection. Waits for a migration if none is running. Exits 0 when the migration "
+        "completed, else 1 with a line that says why. Ctrl-C stops watching and keeps what there is.",
+    )  # fmt: skip
+    parser.add_argument("domain", metavar="DOMAIN", help="name or uuid of the guest on its source host")
+    add_via_options(parser)
+    add_live_options(parser)
+    parser.set_defaults(handler=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Looks on; 0 when the migration completed."""
+    configuration = one_configuration(arguments, "shadow")
+
+    def go(**options: Any) -> Live:
+        from migkit.drivers.live import live
+
+        return live(
+            arguments.domain, configuration.policy, via=arguments.via, via_socket=arguments.via_socket, **options
+        )
+
+    return watched(arguments, configuration, go)
