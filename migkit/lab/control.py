@@ -124,6 +124,7 @@ class Control:
             "suspend": lambda guest: guest.suspend(),
             "abort": lambda guest: guest.abortJob(),
             "set_max_downtime": lambda guest: guest.migrateSetMaxDowntime(int(argument or 0), 0),
+            "destroy_guest": lambda guest: guest.destroy(),
             "set_bandwidth": lambda guest: guest.migrateSetMaxSpeed(int(argument or 0), 0),
         }
         return _outcome(lambda: calls[action](self._source.lookupByName(domain)))

@@ -73,12 +73,12 @@ class Stage:
 
 def live_in_virtual_time(
     plan: Plan, policy: mk.policies.Policy, *, act: bool, refuse: Mapping[str, int], deaf: frozenset[int] = frozenset(),
-    migrates: bool = False, wakes: int = 120, first_ms: int = 0, poll_ms: int = 0,
+    blind: frozenset[int] = frozenset(), migrates: bool = False, wakes: int = 120, first_ms: int = 0, poll_ms: int = 0,
 ):  # fmt: skip
     """Lives through a plan wake by wake; returns the session and the trace of it.
 
-    At the wakes of the numbers `deaf` libvirt does not answer. `migrates`: the migrate call is made from here, and its
-    end known. `poll_ms`: a recorder polls beside it."""
+    At the wakes of the numbers `deaf` libvirt does not answer, at those of `blind` only the state is not told.
+    `migrates`: the migrate call is made from here, and its end known. `poll_ms`: a recorder polls beside it."""
     stage = Stage(plan, refuse)
     session = Woken(
         policy, data_size_gb=1, has_vfio=False, start_ns=0, domain=stage if act else None, clock=stage.clock
@@ -96,10 +96,10 @@ def live_in_virtual_time(
         if migrates and error is None and (error := stage.failed()) is not None:
             session.rows.append(action_row(stage.clock(), MIGRATE, None, SourceError(78, error)))
         silent = SourceError(1, "no answer") if number in deaf else None
+        state = None if silent or number in blind else stage.state()
         session.wake(
-            stage.clock(), None if silent else stats, None if silent else stage.state(), iteration=event, error=silent,
-            migrate_error=error,
-        )  # fmt: skip
+            stage.clock(), None if silent else stats, state, iteration=event, error=silent, migrate_error=error
+        )
         if session.monitor.finished or stats is None:
             break
         due_ms = stage.now_ms + POLL_NS // NS_PER_MS
@@ -146,11 +146,13 @@ silences = st.frozensets(st.integers(1, 60), max_size=12)
 
 @given(
     plan=plans, name=st.sampled_from(policy_names()), values=options, act=st.booleans(), refuse=refusals, deaf=silences,
-    migrates=st.booleans(),
+    blind=silences, migrates=st.booleans(),
 )  # fmt: skip
-def test_a_replay_of_what_was_lived_through_decides_the_same(plan, name, values, act, refuse, deaf, migrates):
+def test_a_replay_of_what_was_lived_through_decides_the_same(plan, name, values, act, refuse, deaf, blind, migrates):
     policy = with_short_windows(name, values)
-    session, trace = live_in_virtual_time(plan, policy, act=act, refuse=refuse, deaf=deaf, migrates=migrates)
+    session, trace = live_in_virtual_time(
+        plan, policy, act=act, refuse=refuse, deaf=deaf, blind=blind, migrates=migrates
+    )
     run = mk.replay(trace, policy)
     assert run.wakes_recorded
     assert told(run.decisions) == told(session.decisions())
@@ -166,15 +168,24 @@ def test_it_does_so_compiled_and_from_the_file(plan, name, values, act, deaf, tm
     assert [dict(row) for row in read.meta.rule.decisions] == session.told
 
 
-@given(plan=plans, name=st.sampled_from(policy_names()), values=options, phase=st.integers(1, 8), act=st.booleans())
-def test_wakes_rebuilt_from_the_polls_agree_within_their_spread(plan, name, values, phase, act):
+@given(plan=plans, name=st.sampled_from(policy_names()), values=options, phase=st.integers(1, 8), act=st.booleans(),
+       refuse=refusals)  # fmt: skip
+def test_wakes_rebuilt_from_the_polls_agree_within_their_spread(plan, name, values, phase, act, refuse):
     if "-stall" in name:
         return  # it judges values at the iteration events, which a poll only comes near to: see the lab's tests
     policy = with_short_windows(name, values)
-    session, trace = live_in_virtual_time(plan, policy, act=act, refuse={}, first_ms=50 * phase, poll_ms=100)
+    session, trace = live_in_virtual_time(plan, policy, act=act, refuse=refuse, first_ms=50 * phase, poll_ms=100)
     rebuilt = mk.replay(without_wakes(trace), policy)
     assert not rebuilt.wakes_recorded
     assert_within_the_spread(session.decisions(), rebuilt)
+
+
+def test_a_state_that_is_not_told_is_no_running_guest():
+    policy, plan = mk.kubevirt("1.5"), Plan(dirty_bps=96 * MIB, mishap="restart", mishap_ms=2000)
+    session, trace = live_in_virtual_time(plan, policy, act=False, refuse={}, blind=frozenset(range(4, 20)))
+    assert mk.replay(trace, policy).result == session.result() == "failed: job-failed"
+    ended = len(trace.samples)
+    assert ended > 20
 
 
 def with_short_windows(name, values):
