@@ -124,6 +124,12 @@ class FakeDomain:
         options |= {"start_ms": _NEVER_MS} if waits else {}
         return cls(parts.path.strip("/") or "converge", name=name, **options)
 
+    @classmethod
+    def elsewhere(cls, uri: str) -> FakeDomain:
+        """What is asked at the destination `fake:///SCENARIO`; at a mere `fake://HOST` the domain is not there."""
+        named = urllib.parse.urlsplit(uri).path.strip("/")
+        return cls.from_uri(uri) if named else cls(start_ms=-_NEVER_MS)
+
     def now_ms(self) -> int:
         """Milliseconds of its world since it was opened."""
         return int((time.monotonic_ns() - self._opened_ns) * self.speed) // NS_PER_MS

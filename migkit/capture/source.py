@@ -155,7 +155,7 @@ def open_witness(uuid: str, uri: str) -> Witness:
     if uri.startswith("fake:"):
         from migkit.capture.fake import FakeDomain
 
-        return FakeDomain.from_uri(uri)
+        return FakeDomain.elsewhere(uri)
     from migkit.capture.libvirt import Destination
 
     return Destination(uuid, uri)

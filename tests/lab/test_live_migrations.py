@@ -316,7 +316,7 @@ def test_a_shadow_through_a_prefix_says_what_it_would_do_and_does_nothing(lab: L
             "-c",
             "qemu:///system",
             "--via",
-            " ".join(lab.a.prefix),
+            shlex.join(lab.a.prefix),
             "--json",
         ]
         words += ["--json", "--policy", "kubevirt-1.9", "--set", "completion_timeout_per_gib=5", "-o", str(output)]
