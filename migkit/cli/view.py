@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import sys
+import textwrap
 import time
 from typing import Any, Final, TextIO
 
@@ -110,7 +111,8 @@ class LineView(View):
         self.out = out or sys.stderr
 
     def begun(self, watcher: Watcher) -> None:
-        self.said(f"the migration runs; {watcher.policy} {'acts' if watcher.acts else 'only says what it would do'}")
+        does = "acts" if watcher.acts else "only says what it would do"
+        self.said(f"{watcher.facts.domain.name}: the migration runs; {watcher.policy} {does}")
 
     def decided(self, told: Row) -> None:
         self.said(decision_line(told, acts=self.watcher.acts))
@@ -136,7 +138,8 @@ class ScreenView(LineView):
         self._height = 0
 
     def said(self, text: str) -> None:
-        self._write([text], keep=True)
+        wide = shutil.get_terminal_size().columns
+        self._write(textwrap.wrap(text, wide - 1, subsequent_indent=" " * 11), keep=True)
         if self.newest:
             self.progress()
 
@@ -182,7 +185,7 @@ def bar(row: Row, wide: int) -> str:
     total, left = row.get("data_total_bytes") or 0, row.get("data_remaining_bytes") or 0
     share = 1 - left / total if total else 0.0
     room = max(10, min(_BAR, wide - 50))
-    full = round(share * room)
+    full = int(share * room)
     drawn = f"[{'#' * full}{'.' * (room - full)}] {share:4.0%}"
     elapsed = format_s(row.get("time_elapsed_ms", 0) // 1000)
     return f"{drawn}  {format_bytes(left)} left of {format_bytes(total)}  {elapsed}"
@@ -210,7 +213,7 @@ def next_line(deadlines: list[tuple[str, float]], values: Row, *, ended: bool) -
     """What the rule waits for."""
     if ended:
         return "the rule has ended"
-    mode = {"PostCopy": "post-copy: the rule only looks on", "Paused": "the guest is held by the rule"}.get(
+    mode = {"PostCopy": "post-copy: the rule only looks on", "Paused": "the rule takes the guest as paused"}.get(
         values["mode"]
     )
     told = [mode] if mode else []

@@ -35,7 +35,7 @@ def test_a_migration_that_completes_is_exit_0_and_a_line(tmp_path, capsys):
     assert out.startswith("web1: completed after ")
     assert out.endswith(f", 0 decisions that it would have made by kubevirt-1.8 -> {path}\n")
     assert err.splitlines()[0] == (
-        "the migration runs; kubevirt-1.8 (completion_timeout_per_gib=3) only says what it would do"
+        "web1: the migration runs; kubevirt-1.8 (completion_timeout_per_gib=3) only says what it would do"
     )
     trace = mk.load(path)
     assert trace.meta.migration.flag_names[:3] == (
