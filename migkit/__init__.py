@@ -34,7 +34,7 @@ _HOMES = {
     "sample": "migkit.samples",
     "sample_names": "migkit.samples",
 }
-_MODULES = ("plot", "report", "schema", "stats", "units")
+_MODULES = ("failures", "migration", "plot", "report", "schema", "stats", "units")
 
 __all__ = [
     "MigkitError",
@@ -43,10 +43,12 @@ __all__ = [
     "UsageError",
     "__version__",
     "compare",
+    "failures",
     "kubevirt",
     "live",
     "load",
     "migrate",
+    "migration",
     "open_dataset",
     "plot",
     "policy",
@@ -63,7 +65,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from migkit import plot, report, schema, stats, units
+    from migkit import failures, migration, plot, report, schema, stats, units
     from migkit.capture.journal import recover
     from migkit.capture.recorder import record
     from migkit.comparison import compare

@@ -78,9 +78,21 @@ class Cadence:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """A failure in words: what happened, why, what to do about it, the error's own text, where the guest is now."""
+
+    what: str
+    why: str = ""
+    do: str = ""
+    original: str = ""
+    where_guest_runs: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class End:
     """How it ended. `evidence` says what proves the outcome; `completed` are libvirt's final job stats by its own
-    keys, and `completed_from` who gave them: event, destination or source."""
+    keys, and `completed_from` who gave them: event, destination or source; `failure`, in words what failed, None where
+    nothing did or nobody has put it into words (see migkit.failures)."""
 
     outcome: str = "lost"
     evidence: str = ""
@@ -88,6 +100,7 @@ class End:
     error_text: str = ""
     completed: dict[str, Any] | None = None
     completed_from: str = ""
+    failure: Failure | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

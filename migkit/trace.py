@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from migkit import parquet
 from migkit.errors import MigkitError
+from migkit.failures import failure_of
 from migkit.meta import TraceMeta
 from migkit.schema import JOB_UNBOUNDED
 from migkit.units import NS_PER_MS, NS_PER_S, format_bytes, format_ms, format_s
@@ -127,6 +128,12 @@ class Trace:
         versions = f"libvirt {meta.host.libvirt_version or '?'}, QEMU {meta.host.qemu_version or '?'}"
         accelerator = f", {meta.host.accelerator}" if meta.host.accelerator else ""
         bandwidth = meta.migration.parameters.get("bandwidth")
+        failure = failure_of(meta.end)
+        failed = {} if failure is None else {
+            "failure": failure.what + (f": {failure.why}" if failure.why else ""),
+            "guest is": failure.where_guest_runs,
+            "to do": failure.do,
+        }  # fmt: skip
         return {
             "guest": (f"{guest.name}, " if guest.name else "") + memory + (", VFIO" if guest.has_vfio else ""),
             "provenance": meta.provenance + (f" ({meta.origin})" if meta.origin else ""),
@@ -136,6 +143,7 @@ class Trace:
             "iterations": self._iterations(),
             "outcome": f"{meta.end.outcome}" + (f": {meta.end.error_text}" if meta.end.error_text else ""),
             "downtime": self._downtime(),
+            **failed,
         }
 
     def _duration_s(self) -> float:

@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[1]
 LAYERS = (
     ("errors", "units"),
     ("schema", "meta"),
+    ("failures",),
     ("parquet", "trace", "dataset", "samples"),
     ("policies",),
     ("migration",),

@@ -24,6 +24,7 @@ from migkit.capture.masking import Mask
 from migkit.capture.outcome import MIGRATE, Ending
 from migkit.capture.sampler import Inbox, Limit, Sampler, in_background
 from migkit.errors import MigkitError, UsageError
+from migkit.failures import in_a_line, readable, with_failure
 from migkit.meta import Cadence, End, TraceMeta
 from migkit.schema import JOB_BOUNDED, JOB_UNBOUNDED, OPERATION_MIGRATION_OUT
 from migkit.units import NS_PER_S
@@ -240,7 +241,8 @@ class Session:
             return True
         name = self._facts.domain.name
         if row.get("action") == MIGRATE:
-            raise MigkitError(f"{name}: the migration did not begin: {row['error_text']}")
+            why = in_a_line(readable(row["error_code"], row["error_text"]))
+            raise MigkitError(f"{name}: the migration did not begin: {why}")
         if row.get("error_code") == s.NO_DOMAIN:
             raise MigkitError(f"{name}: the domain went away before a migration began")
         if row.get("error_code") in s.NEVER:
@@ -276,7 +278,7 @@ class Session:
         if not stopped:
             end = self._completed(end)
         cadence = dataclasses.replace(self.meta.cadence, gaps=tuple(self._gaps))
-        self.meta = dataclasses.replace(self.meta, end=end, cadence=cadence)
+        self.meta = dataclasses.replace(self.meta, end=with_failure(end), cadence=cadence)
         if self._companion is not None:
             self.meta = self._companion.told(self.meta)
         self.ended = True

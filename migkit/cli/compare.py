@@ -6,8 +6,8 @@ import argparse
 import json
 from pathlib import Path
 
-from migkit.cli.policies import chosen_policies, origins_told
-from migkit.cli.replay import add_policy_options
+from migkit.cli.policies import chosen_policies, has_vfio, origins_told
+from migkit.cli.replay import add_policy_options, notes_told
 from migkit.cli.table import render
 from migkit.errors import UsageError
 from migkit.units import format_s
@@ -34,7 +34,10 @@ def run(arguments: argparse.Namespace) -> int:
     from migkit.drivers.replay import parse_failures
 
     traces = open_dataset(*arguments.traces)
-    found = compare(traces, policies, failures=parse_failures(arguments.fail), data_size_gb=arguments.data_size_gb)
+    found = compare(
+        traces, policies, failures=parse_failures(arguments.fail), data_size_gb=arguments.data_size_gb,
+        has_vfio=has_vfio(arguments),
+    )  # fmt: skip
     if arguments.json:
         for row in json.loads(found.table.to_json(orient="records", double_precision=3)):
             print(json.dumps(row))
@@ -59,6 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
     }  # fmt: skip
     print(render(shown, columns))
     print("\n" + render(found.summary, {name: name for name in found.summary.columns}))
+    print(notes_told(run for runs in found.runs.values() for run in runs), end="")
     if arguments.output:
         _draw(found.runs, Path(arguments.output), force=arguments.force)
     return 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,7 +78,7 @@ class _Asked:
     configuration: Configuration
     request: Request
     volumes: dict[str, Classified]
-    disks: list[DiskChoice]
+    disks: list[DiskChoice] | None
     data_size_gb: int | None
     deadline_s: int | None
     without_ephemeral: bool
@@ -101,9 +102,9 @@ def _ask(arguments: argparse.Namespace, version: str | None) -> _Asked:
     found = configuration(arguments, version)
     chosen, vmi = found.policy.version, found.vmi
     volumes = classify(chosen, vmi) if vmi else {}
-    disks = copy_list(_xml(arguments), volumes) if arguments.xml else []
+    disks = copy_list(_xml(arguments), volumes) if arguments.xml else None
+    copied = None if disks is None else [disk.target for disk in disks if disk.copied]
     block = arguments.block_migration or (vmi is not None and vmi.block_migration)
-    copied = [disk.target for disk in disks if disk.copied]
     asked = request(chosen, found.migration, block_migration=block, paused=arguments.paused, copy_disks=copied)
     size = vmi.data_size_gb(chosen, ephemeral_bytes=_bytes(arguments.ephemeral, "--ephemeral")) if vmi else None
     deadline = None if size is None else found.policy.computed(data_size_gb=size, has_vfio=False).acceptable_s
@@ -112,11 +113,16 @@ def _ask(arguments: argparse.Namespace, version: str | None) -> _Asked:
 
 
 def _xml(arguments: argparse.Namespace) -> str:
+    from migkit.migration.volumes import domain_root
+
     try:
-        return Path(arguments.xml).read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise MigkitError(f"{arguments.xml}: cannot be read ({reason})") from None
+        text = Path(arguments.xml).read_text()
+        domain_root(text)
+    except OSError as error:
+        raise MigkitError(f"{arguments.xml}: cannot be read ({error.strerror})") from None
+    except (UnicodeDecodeError, MigkitError) as error:
+        raise MigkitError(f"{arguments.xml}: {error}") from None
+    return text
 
 
 def _bytes(text: str, where: str) -> int:
@@ -185,9 +191,14 @@ def _of_the_guest(asked: _Asked) -> list[str]:
     if asked.disks:
         chosen = [(d.target, d.volume or "-", "copied" if d.copied else "not copied", d.why) for d in asked.disks]
         parts.append("disks\n" + _columns([("disk", "volume", "", "why"), *chosen]))
+    elif asked.disks is None and "VIR_MIGRATE_NON_SHARED_INC" in asked.request.flag_names:
+        parts.append("which disks are copied follows from the domain's XML: give --xml FILE")
     if vmi is not None:
         per_gb = asked.configuration.policy.options["completion_timeout_per_gib"]
-        deadline = f"{asked.deadline_s} s: {asked.data_size_gb} GB x {per_gb} s" if asked.deadline_s else "none"
+        origin = asked.configuration.origins["completion_timeout_per_gib"]
+        deadline = (
+            f"{asked.deadline_s} s: {asked.data_size_gb} GB x {per_gb} s ({origin})" if asked.deadline_s else "none"
+        )
         more = "; files of ephemeral disks come on top (--ephemeral SIZE)" if asked.without_ephemeral else ""
         parts.append(f"completion deadline {deadline}{more}")
         parts += ["the VMI has host devices, a GPU or an SR-IOV interface (VFIO)"] if vmi.has_vfio else []
@@ -203,7 +214,7 @@ def _plain(asked: _Asked) -> dict[str, Any]:
         "options": dataclasses.asdict(found.migration),
         "origins": dict(found.migration_origins),
         "volumes": {name: {"class": one.kind, "why": one.why} for name, one in asked.volumes.items()},
-        "disks": [dataclasses.asdict(disk) for disk in asked.disks],
+        "disks": [dataclasses.asdict(disk) for disk in asked.disks or []],
         "data_size_gb": asked.data_size_gb,
         "deadline_s": asked.deadline_s,
         "has_vfio": found.vmi.has_vfio if found.vmi else None,
@@ -218,7 +229,7 @@ def _value(value: Any) -> str:
     return "-" if value is None or value == "" else str(value)
 
 
-def _columns(rows: list[tuple[str, ...]], right: tuple[int, ...] = ()) -> str:
+def _columns(rows: Sequence[tuple[str, ...]], right: tuple[int, ...] = ()) -> str:
     """Rows as aligned text, indented; the columns `right` are numbers."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = (

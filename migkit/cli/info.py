@@ -81,6 +81,17 @@ def _print(traces: list[Trace], table: pd.DataFrame, *, as_json: bool) -> None:
             print(json.dumps({**known, "meta": json.loads(trace.meta.to_json())}, default=_scalar))
     elif traces:
         print(render(table, _COLUMNS))
+        if len(traces) == 1:
+            _print_failure(traces[0])
+
+
+def _print_failure(trace: Trace) -> None:
+    """What went wrong, in words; nothing where nothing did."""
+    from migkit.failures import failure_of, told
+
+    failure = failure_of(trace.meta.end)
+    if failure is not None:
+        print("\n" + "\n".join(f"  {line}" for line in told(failure).splitlines()))
 
 
 def _check(places: list[str]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
 import sys
@@ -87,14 +88,17 @@ def _finished(arguments: argparse.Namespace, found: Live) -> int:
 
 def _why(end: End) -> str:
     """One line on a migration that did not complete."""
+    from migkit.failures import failure_of, in_a_line
+
     words = {
-        "cancelled": "the migration was cancelled",
-        "failed": "the migration failed",
-        "postcopy-failed": "post-copy failed, the guest is lost between the hosts until it is recovered",
-        "lost": "nobody knows how the migration ended",
+        "cancelled": "the migration was ",
+        "failed": "the migration failed: ",
+        "postcopy-failed": "",
+        "lost": "",
         "interrupted": "stopped watching, the migration is left to libvirt",
     }
-    return words[end.outcome] + f": {end.error_text or end.evidence}"
+    failure = failure_of(end)
+    return words[end.outcome] + (in_a_line(failure) if failure is not None else "")
 
 
 def _told(name: str, found: Live) -> str:
@@ -107,7 +111,10 @@ def _told(name: str, found: Live) -> str:
     done = "done" if found.acted else "that it would have made"
     line += f", {count} decision{'' if count == 1 else 's'} {done} by {found.policy.name}"
     line += f" -> {found.path}" if found.path else ""
-    return "\n".join([line, *(found.sides.lines() if found.sides else [])])
+    failure, more = trace.meta.end.failure, []
+    if trace.meta.end.outcome == "failed" and failure is not None and failure.do:
+        more = [f"-> {failure.do}"]
+    return "\n".join([line, *(found.sides.lines() if found.sides else []), *more])
 
 
 def _as_json(found: Live) -> str:
@@ -118,5 +125,5 @@ def _as_json(found: Live) -> str:
         "duration_ms": (end.completed or {}).get("time_elapsed"), "rule": found.result, "acted": found.acted,
         "decisions": len(found.decisions), "path": None if found.path is None else str(found.path),
         "problem": found.problem or None, "source": sides and sides.source, "destination": sides and sides.destination,
-        "advice": sides and list(sides.advice),
+        "failure": end.failure and dataclasses.asdict(end.failure), "advice": sides and list(sides.advice),
     })  # fmt: skip

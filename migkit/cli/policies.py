@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from migkit.errors import UsageError
@@ -66,8 +66,11 @@ def _configured(arguments: argparse.Namespace, text: str) -> tuple[str, Configur
     label, name, own = _parts(text)
     named = policy(name) if name else None
     features = dict.fromkeys(named.given, True) if named else {}
-    layers = [(features, f"--policy {name}"), (parse_options(own), f"--policy {text}"),
-              (parse_options(_settings(arguments)), "--set")]  # fmt: skip
+    layers: list[tuple[Mapping[str, Any], str]] = [
+        (features, f"--policy {name}"),
+        (parse_options(own), f"--policy {text}"),
+        (parse_options(_settings(arguments)), "--set"),
+    ]
     version = named.version if named else None
     found = changed(read_configuration(arguments.config, version) if arguments.config else defaults(version), *layers)
     return label or found.policy.name, found

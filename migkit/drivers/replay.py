@@ -45,6 +45,7 @@ class Replay:
         divergence_s: when the replay first leaves what was really done; None when it never does.
         result: how the monitor ended, or "running" when the recording ends first.
         deadline_s: the completion deadline, 0 for none; `data_size_gb`, the size behind it.
+        has_vfio: whether the rules took the guest for one with host devices; `notes`, what weakens this replay.
     """
 
     trace: Trace
@@ -56,6 +57,8 @@ class Replay:
     deadline_s: int
     data_size_gb: int
     wakes_recorded: bool
+    has_vfio: bool = False
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> str:
         """Everything but the internals, as one JSON object."""
@@ -68,6 +71,8 @@ class Replay:
             "options": dict(self.policy.options),
             "data_size_gb": self.data_size_gb,
             "deadline_s": self.deadline_s,
+            "has_vfio": self.has_vfio,
+            "notes": list(self.notes),
             "wakes": "recorded" if self.wakes_recorded else f"rebuilt at {PHASES} phases of {POLL_NS // NS_PER_MS} ms",
             "result": self.result,
             "divergence_s": None if self.divergence_s is None else round(self.divergence_s, 3),
@@ -123,7 +128,27 @@ def replay(
         deadline_s=options.acceptable_s,
         data_size_gb=size,
         wakes_recorded=plans[0].recorded,
+        has_vfio=vfio,
+        notes=_vfio_notes(recorded=bool(trace.meta.domain.has_vfio), replayed=vfio),
     )
+
+
+def _vfio_notes(*, recorded: bool, replayed: bool) -> tuple[str, ...]:
+    """QEMU learns much of a device's state only once the guest stands still."""
+    notes = []
+    if recorded:
+        notes.append(
+            "the guest has host devices (VFIO): remaining may be under-reported, without what their state adds at the "
+            "switchover; expected downtimes, and rules that rest on them, are then too low"
+        )
+    if recorded and not replayed:
+        notes.append("replayed as a guest without host devices")
+    if replayed and not recorded:
+        notes.append(
+            "replayed as a guest with host devices (VFIO), which the recorded one did not have: remaining may be "
+            "under-reported, it holds nothing of a device's state"
+        )
+    return tuple(notes)
 
 
 def _check(trace: Trace, policy: Policy, failures: Mapping[str, Sequence[int]]) -> None:

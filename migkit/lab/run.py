@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from migkit.errors import MigkitError
+from migkit.failures import with_failure
 from migkit.lab import domain, guest, heartbeat
 from migkit.lab.actions import Actions, Row
 from migkit.lab.control import Control, Outcome, flags, parameters
@@ -308,6 +309,7 @@ def _merge(trace: Trace, scenario: Scenario, lab: Lab, seen: _Observed) -> Trace
     if end.outcome != "completed" and not end.error_text:
         # Only the caller of the migration hears why it failed.
         end = dataclasses.replace(end, error_code=seen.outcome.error_code, error_text=seen.outcome.error_text)
+        end = with_failure(dataclasses.replace(end, failure=None))
     return known.replace_meta(migration=migration, host=host, heartbeat=seen.heartbeat, lab=about, end=end)
 
 

@@ -60,14 +60,8 @@ def read_configuration(
     """
     listed = [paths] if isinstance(paths, str | os.PathLike) else paths
     found = [document for path in listed for document in documents(Path(path))]
-    for kind in ("MigrationPolicy", "VirtualMachineInstance"):
-        same = [document for document in found if document.kind == kind]
-        if len(same) > 1:
-            why = "KubeVirt applies one to a VMI" if kind == "MigrationPolicy" else "one VMI migrates at a time"
-            raise MigkitError(f"{same[1].where}: a second {kind}; {why}: give that one")
+    _one_of_each(found)
     found.sort(key=lambda document: ORDER.index(document.kind))
-    if not found:
-        raise MigkitError("the configuration holds no object; give a KubeVirt, HyperConverged or MigrationPolicy")
     chosen, version_from = _version(found, version)
     _check_gates(found)
     given: dict[str, Any] = {}
@@ -82,6 +76,17 @@ def read_configuration(
         own |= {name: getattr(vmi, name) for name in OF_THE_VMI if getattr(vmi, name) and applies(chosen, name)}
         origins |= {name: f"{vmi.where}: {field}" for name, field in OF_THE_VMI.items() if name in own}
     return _assembled(_policy(chosen, given), version_from, own, origins, vmi)
+
+
+def _one_of_each(found: list[Document]) -> None:
+    """Raises MigkitError where there is nothing, or two of what there can be one of."""
+    if not found:
+        raise MigkitError("the configuration holds no object; give a KubeVirt, HyperConverged or MigrationPolicy")
+    kinds = {"MigrationPolicy": "KubeVirt applies one to a VMI", "VirtualMachineInstance": "one migrates at a time"}
+    for kind, why in kinds.items():
+        same = [document for document in found if document.kind == kind]
+        if len(same) > 1:
+            raise MigkitError(f"{same[1].where}: a second {kind}; {why}: give that one")
 
 
 def defaults(version: str | None = None) -> Configuration:

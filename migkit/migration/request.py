@@ -111,13 +111,13 @@ class Request:
 
 def request(
     version: str, options: MigrationOptions, *, block_migration: bool = False, paused: bool = False,
-    copy_disks: Iterable[str] = (),
+    copy_disks: Iterable[str] | None = None,
 ) -> Request:  # fmt: skip
     """The flags and parameters that a KubeVirt version gives libvirt.
 
     Parameters: `version`, "0.59" to "1.9" or "main"; `block_migration`, the VMI's migration method is BlockMigration;
     `paused`, the domain is paused as the migration starts; `copy_disks`, the targets to copy, in the domain's order
-    (see `copy_list`). What belongs to a host (URIs, the destination's XML) is the caller's.
+    (see `copy_list`), None where nobody looked. What belongs to a host (URIs, the destination's XML) is the caller's.
     Raises UsageError for an unknown version, a bandwidth that is no quantity, or a number of threads below 1.
 
     >>> asked = request("1.8", MigrationOptions(bandwidth_per_migration="64Mi"))
@@ -125,7 +125,7 @@ def request(
     ('VIR_MIGRATE_PARALLEL', {'bandwidth': 64, 'parallel.connections': 8})
     """
     threads = parallel_connections(known_version(version), options)
-    disks = list(copy_disks)
+    disks = None if copy_disks is None else list(copy_disks)
     method = _compression(version, options)
     wanted = {
         "VIR_MIGRATE_LIVE": True,
@@ -199,12 +199,12 @@ def _compression(version: str, options: MigrationOptions) -> str:
     return "zstd" if options.compression == "zstd" and since(version, "1.9") else ""
 
 
-def _notes(version: str, options: MigrationOptions, names: Iterable[str], disks: Iterable[str]) -> Iterator[str]:
+def _notes(version: str, options: MigrationOptions, names: Iterable[str], disks: list[str] | None) -> Iterator[str]:
     flags = set(names)
     if options.allow_post_copy and since(version, "1.5") and not since(version, "1.9"):
         yield "parallel connections are left out because post-copy is allowed (v1.5 to v1.8)"
     if {"VIR_MIGRATE_POSTCOPY", "VIR_MIGRATE_PARALLEL"} <= flags:
-        yield "post-copy together with parallel connections needs a recent QEMU; older ones refuse to begin"
+        yield "some QEMU versions refuse post-copy together with parallel connections as the migration begins"
     if "VIR_MIGRATE_COMPRESSED" in flags and "VIR_MIGRATE_PARALLEL" not in flags:
         yield "libvirt takes zstd only together with VIR_MIGRATE_PARALLEL: this migration would be refused"
     if options.compression not in ("", "none") and "VIR_MIGRATE_COMPRESSED" not in flags:
@@ -212,5 +212,5 @@ def _notes(version: str, options: MigrationOptions, names: Iterable[str], disks:
         yield f"compression {options.compression} is passed over: {why}"
     if disks and "VIR_MIGRATE_NON_SHARED_INC" not in flags:
         yield "disks are listed, but without VIR_MIGRATE_NON_SHARED_INC libvirt copies none"
-    if "VIR_MIGRATE_NON_SHARED_INC" in flags and not disks:
+    if "VIR_MIGRATE_NON_SHARED_INC" in flags and disks == []:
         yield "no disk is listed: libvirt then chooses itself (every writable disk that is not shareable)"

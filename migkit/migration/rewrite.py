@@ -32,15 +32,16 @@ def rewritten(version: str, xml: str, vmi: Vmi, sizes: Mapping[str, int]) -> str
     if not since(known_version(version), "1.3"):
         return xml
     classes = classify(version, vmi)
-    document = minidom.parseString(xml)
-    disks = [d for devices in _children(document.documentElement, "devices") for d in _children(devices, "disk")]
+    root = minidom.parseString(xml).documentElement
+    assert root is not None
+    disks = [disk for devices in _children(root, "devices") for disk in _children(devices, "disk")]
     moving = {volume.name: volume for volume in vmi.migrated}
     plugged = {volume.name for volume in vmi.volumes if volume.hotpluggable} if since(version, "1.6") else set()
     for disk in disks:
         name = _volume_of(disk)
         if name in classes and classes[name].kind == "local":
             _rewrite(version, disk, moving[name], sizes, hotplugged=name in plugged)
-    text: str = document.documentElement.toxml()
+    text: str = root.toxml()
     return text + "\n"
 
 

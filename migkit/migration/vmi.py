@@ -139,7 +139,8 @@ def _volumes(manifest: _Manifest) -> Iterator[Volume]:
     passed_through = {name for name, _ in manifest.named("spec", "domain", "devices", "filesystems")}
     for name, item in manifest.named("spec", "volumes"):
         source = next((field for field, value in item.items() if field != "name" and value is not None), "")
-        inner = item.get(source) if isinstance(item.get(source), Mapping) else {}
+        value = item.get(source)
+        inner: Fields = value if isinstance(value, Mapping) else {}
         claim = claims.get(name)
         replaced = source in CLAIMS and claim is not None and name not in hotplugged | passed_through
         if replaced and claim is not None and claim.get("volumeMode") != "Block":

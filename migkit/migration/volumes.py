@@ -54,7 +54,9 @@ def classify(version: str, vmi: Vmi) -> dict[str, Classified]:
 def _classified(version: str, vmi: Vmi, volume: Volume, moves: bool) -> Classified:
     kind: VolumeClass
     if volume.source in CLAIMS:
-        kind, why = ("local", "moves to other storage") if moves else ("shared", f"a {volume.source}")
+        kind, why = (
+            ("local", f"a {volume.source} that moves to other storage") if moves else ("shared", f"a {volume.source}")
+        )
     elif volume.source == "hostDisk":
         if volume.shared is None and not since(version, "1.3"):
             raise MigkitError(f"{vmi.where}: hostDisk {volume.name} leaves `shared` out, which KubeVirt {version} "

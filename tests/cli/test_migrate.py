@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 
 import migkit as mk
+from migkit.capture.fake import FakeDomain
+from migkit.capture.source import SourceError
 from migkit.cli import main
 
 POLICY = ["--policy", "kubevirt-1.8", "--set", "completion_timeout_per_gib=3"]
@@ -52,9 +54,8 @@ def test_an_abort_is_exit_1_and_tells_both_sides(capsys):
     assert "-> nothing is lost" in out
     assert "  4." in err
     assert "abort  timeout: " in err
-    assert err.endswith(
-        "migkit: web1: the migration was cancelled: operation aborted: migration out: canceled by client\n"
-    )
+    assert err.splitlines()[-1].startswith("migkit: web1: the migration was cancelled: someone asked for it")
+    assert err.endswith(" [operation aborted: migration out: canceled by client]\n")
 
 
 def test_without_act_the_abort_is_only_said(capsys):
@@ -85,7 +86,7 @@ def test_a_post_copy_that_fails_says_what_to_do(capsys):
     assert "source: the guest is paused (post-copy failed)" in out
     assert "-> neither host has all of the guest's memory" in out
     assert "--postcopy-resume" in out
-    assert err.splitlines()[-1].startswith("migkit: web1: post-copy failed, the guest is lost between the hosts")
+    assert err.splitlines()[-1].startswith("migkit: web1: post-copy failed: the connection, or one")
 
 
 @pytest.mark.parametrize(
@@ -110,6 +111,17 @@ def test_a_destination_that_does_not_answer_is_no_hindrance(capsys):
     there = ["--destination", "qemu+unix:///system?socket=/nowhere"]
     assert main(["migrate", "a", "fake://b", *fake("failed"), *POLICY, *there]) == 1
     assert "destination: unknown: qemu+unix:///system?socket=/nowhere: " in capsys.readouterr().out
+
+
+def test_a_migration_that_cannot_be_begun_is_one_line(capsys, monkeypatch):
+    def refused(*_):
+        raise SourceError(49, "Storage pool not found: no storage pool with matching target path")
+
+    monkeypatch.setattr(FakeDomain, "migrate", refused)
+    assert main(["migrate", "web1", "fake://b", *fake("fast"), *POLICY]) == 1
+    err = capsys.readouterr().err
+    assert err.startswith("migkit: web1: the migration did not begin: the destination has no place for a disk: ")
+    assert err.count("\n") == 1
 
 
 def test_has_vfio_is_told_of_the_guest(tmp_path):
@@ -138,7 +150,8 @@ def test_ctrl_c_cancels_the_migration_that_was_begun_here(tmp_path):
     out, err = process.communicate(timeout=60)
     assert process.returncode == 1
     assert json.loads(out.splitlines()[-1])["outcome"] == "cancelled"
-    assert err == "migkit: web1: the migration was cancelled: operation aborted: migration out: canceled by client\n"
+    assert err.startswith("migkit: web1: the migration was cancelled: ")
+    assert err.count("\n") == 1
     done = mk.load(tmp_path / "a").samples
     assert list(done.loc[done["source"] == "action", "action"]) == ["abort", "migrate"]
 

@@ -112,6 +112,19 @@ def test_the_copy_list_goes_with_detect_zeroes_from_1_5_on():
 
 
 @pytest.mark.parametrize(
+    ("disks", "block_migration", "note"),
+    [
+        ([], True, "no disk is listed: libvirt then chooses itself (every writable disk that is not shareable)"),
+        (["vda"], False, "disks are listed, but without VIR_MIGRATE_NON_SHARED_INC libvirt copies none"),
+        (None, True, None), (["vda"], True, None), ([], False, None),
+    ],
+)  # fmt: skip
+def test_disks_and_block_migration_that_do_not_go_together_are_told(disks, block_migration, note):
+    asked = request("1.9", PLAIN, block_migration=block_migration, copy_disks=disks)
+    assert asked.notes == (() if note is None else (note,))
+
+
+@pytest.mark.parametrize(
     ("version", "options", "said"),
     [
         ("1.88", {}, "did you mean '1.8'"),
