@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import os
@@ -72,7 +73,8 @@ def watched(arguments: argparse.Namespace, configuration: Configuration, go: Cal
         )  # fmt: skip
     finally:
         for one in views:
-            one.close()
+            with contextlib.suppress(OSError):
+                one.close()
     return _finished(arguments, found)
 
 

@@ -12,9 +12,10 @@ if TYPE_CHECKING:
     from migkit.drivers.live import Live
 
 _EPILOG = """Without --act the policy only says what it would do; the migration itself is real. Exits 0 when the
-migration completed, else 1 with a line that says why. Ctrl-C cancels the migration, as virsh does; a second one
-leaves it to libvirt. Should migkit be killed, libvirt goes on with the migration and nobody applies the policy: look on
-with `migkit shadow`, end it with `virsh domjobabort`. What was recorded until then: `migkit recover`."""
+migration completed, else 1 with a line that says why. Ctrl-C (or SIGTERM, or a closed terminal) cancels the migration,
+as virsh does; a second one leaves it to libvirt. Should migkit be killed, libvirt goes on with the migration and nobody
+applies the policy: look on with `migkit shadow`, end it with `virsh domjobabort`. What was recorded until then:
+`migkit recover`."""
 
 
 def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -67,7 +67,7 @@ def live(
     mask_names: bool = False,
     data_size_gb: int | None = None,
     has_vfio: bool | None = None,
-    limit_s: float = 24 * 3600,
+    limit_s: float | None = None,
     watch: Callable[[Watcher], None] | None = None,
     call: Call | None = None,
 ) -> Live:
@@ -77,8 +77,8 @@ def live(
     `act`, whether calls are really made, else the policy only says what it would do, over a read-only connection;
     `destination`, libvirt of the host it goes to, asked how it ended there; `output`, where the trace goes, `force`
     overwrites; `interval_ms` between the recorder's polls; `mask_names` as in `record`; `data_size_gb`, `has_vfio`,
-    where the domain's own facts are not to be used; `limit_s`, after which it stops; `watch` is handed the watcher
-    before anything happens, to look on; `call` is the migrate call that is to be made.
+    where the domain's own facts are not to be used; `limit_s`, after which it stops (default: never); `watch` is handed
+    the watcher before anything happens, to look on; `call` is the migrate call that is to be made.
     The recording goes on to the migration's end when the monitor has ended before. Ctrl-C stops watching and keeps what
     there is; a migration begun by `call` is cancelled at the first Ctrl-C and left to itself at the second.
     Raises MigkitError when the guest's memory is unknown, it goes away, or no migration begins in time.
@@ -120,7 +120,7 @@ def live(
         signals.enter_context(signals_to(lambda: None if watcher.interrupted() else session.stop()))
         if watch is not None:
             watch(watcher)
-        recording, problem = _recorded(session, force=force)
+        recording, problem = _recorded(session, watcher, force=force)
         trace = _trace(session, path, recording, facts.domain.name)
         completed = trace.meta.end.outcome == "completed"
         found = None if completed else sides(opened, far, trace.meta.end, unknown=unknown)
@@ -156,11 +156,13 @@ def _destination(
     return found, ""
 
 
-def _recorded(session: Session, *, force: bool) -> tuple[Recording | None, str]:
+def _recorded(session: Session, watcher: Watcher, *, force: bool) -> tuple[Recording | None, str]:
     """The recording, or why there is none although the migration was lived through to its end."""
     try:
         return session.run(wait=True, on_ready=None, force=force), ""
     except MigkitError as error:
+        if not session.ended and watcher.unanswered:
+            raise MigkitError(f"{error}; but libvirt may still begin the migration: virsh domjobinfo tells") from None
         if not session.ended:
             raise
         return None, str(error)

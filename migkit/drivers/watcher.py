@@ -72,7 +72,7 @@ class Watcher:
 
     def __init__(
         self, domain: Source, facts: Facts, policy: Policy, clock: Clock, *, act: bool, data_size_gb: int | None,
-        has_vfio: bool | None, limit_s: float, call: Call | None,
+        has_vfio: bool | None, limit_s: float | None, call: Call | None,
     ) -> None:  # fmt: skip
         self.policy, self.facts, self.acts = policy, facts, act
         self.view: Watching = _Nobody()
@@ -82,7 +82,7 @@ class Watcher:
         self._woken: Woken | None = None
         self._start_ns: int | None = None
         self._size_gb: int | None = data_size_gb
-        self._limit_ns = clock.now_ns() + int(limit_s * NS_PER_S)
+        self._limit_ns = None if limit_s is None else clock.now_ns() + int(limit_s * NS_PER_S)
         self._events: queue.Queue[Event | None] = queue.Queue(maxsize=_CHANNEL)
         self._lock = threading.Lock()
         self._call, self._migrate_error = call, ""
@@ -110,20 +110,27 @@ class Watcher:
             if self._start_ns is None:
                 self._start_ns = row["mono_ns"] - row.get("time_elapsed_ms", 0) * NS_PER_MS
             self._begin(row, self._start_ns)
-        self.view.saw(row)
+        self._show(lambda view: view.saw(row))
 
     def look(self, end: End | None) -> End | None:
         if end is not None and end.outcome == "completed":
             self._over.set()
-        self.view.tick()
-        if self._clock.now_ns() < self._limit_ns:
+        self._show(lambda view: view.tick())
+        if self._limit_ns is None or self._clock.now_ns() < self._limit_ns:
             return None
         if not self._begun:
             raise MigkitError(f"{self.facts.domain.name}: no migration began in time")
         return end or End(outcome="lost", evidence="the time limit was reached")
 
     def cannot_write(self, error: MigkitError) -> None:
-        self.view.said(f"{error}: the recording stops here, the policy goes on")
+        self._show(lambda view: view.said(f"{error}: the recording stops here, the policy goes on"))
+
+    def _show(self, show: Callable[[Watching], None]) -> None:
+        """A terminal that has gone is no reason to let go of a migration."""
+        try:
+            show(self.view)
+        except OSError:
+            self.view = _Nobody()
 
     def stop(self, wait_s: float) -> None:
         self._over.set()
@@ -143,6 +150,11 @@ class Watcher:
         return replace(meta, rule=rule)
 
     # --- asked from outside -----------------------------------------------------------------------------------------
+
+    @property
+    def unanswered(self) -> bool:
+        """Whether the migrate call made from here has not come back yet."""
+        return self._call is not None and self._threads[0].is_alive()
 
     @property
     def starts_it(self) -> bool:
@@ -189,7 +201,7 @@ class Watcher:
             clock=self._clock.now_ns, keep=self._put,
         )  # fmt: skip
         self._start(self._live, "migkit-monitor")
-        self.view.begun(self)
+        self._show(lambda view: view.begun(self))
 
     def _size(self, row: Row) -> int | None:
         """Memory, and the disks that the statistics speak of, as a replay of the trace will have it. They are all zeros
