@@ -230,7 +230,7 @@ class FakeDomain:
                 if leg.phase in ("left", "broken") or leg.job_type != JOB_UNBOUNDED:
                     break
                 self._changed.wait(0.02)
-        if self._cut:
+        if self.course.plan.mishap == "restart":
             raise s.SourceError(38, "Cannot recv data: Connection reset by peer", lost=True)
         if leg.phase == "broken":
             raise s.SourceError(9, "operation failed: job 'migration in' failed in post-copy phase")

@@ -93,11 +93,13 @@ class Watcher:
     # --- called by the recorder -------------------------------------------------------------------------------------
 
     def attach(self, put: Callable[[Any], None]) -> None:
+        """Begins the migration where that is wanted."""
         self._put = put
         if self._call is not None:
             self._start(self._migrate, "migkit-migrate")
 
     def hear(self, event: Event) -> None:
+        """An iteration event goes into the channel."""
         if event.kind == "iteration" and self.policy.hears_iterations:
             try:
                 self._events.put_nowait(event)
@@ -105,6 +107,7 @@ class Watcher:
                 return
 
     def see(self, row: Row) -> None:
+        """The first row of the running job starts the monitor."""
         self._begun = True
         if self._woken is None and row.get("job_type") == JOB_UNBOUNDED:
             if self._start_ns is None:
@@ -113,6 +116,7 @@ class Watcher:
         self._show(lambda view: view.saw(row))
 
     def look(self, end: End | None) -> End | None:
+        """A completed migration needs no monitor any more; the time limit ends the recording."""
         if end is not None and end.outcome == "completed":
             self._over.set()
         self._show(lambda view: view.tick())
@@ -123,6 +127,7 @@ class Watcher:
         return end or End(outcome="lost", evidence="the time limit was reached")
 
     def cannot_write(self, error: MigkitError) -> None:
+        """Tells whoever looks on."""
         self._show(lambda view: view.said(f"{error}: the recording stops here, the policy goes on"))
 
     def _show(self, show: Callable[[Watching], None]) -> None:
@@ -133,6 +138,7 @@ class Watcher:
             self.view = _Nobody()
 
     def stop(self, wait_s: float) -> None:
+        """Ends the monitor; a migrate call that has not come back is left to itself."""
         self._over.set()
         for thread in self._threads:
             thread.join(wait_s)
@@ -145,8 +151,10 @@ class Watcher:
             has_vfio=self.has_vfio, acted=self.acts, decisions=tuple(woken.told if woken else ()), result=self.result(),
         )  # fmt: skip
         if self._call is not None:
+            asked, hidden = self._call.migration, ("migrate_uri",) if meta.cadence.names_masked else ()
+            parameters = {name: value for name, value in asked.parameters.items() if name not in hidden}
             limit_ms = meta.migration.downtime_limit_ms
-            meta = replace(meta, migration=replace(self._call.migration, downtime_limit_ms=limit_ms))
+            meta = replace(meta, migration=replace(asked, parameters=parameters, downtime_limit_ms=limit_ms))
         return replace(meta, rule=rule)
 
     # --- asked from outside -----------------------------------------------------------------------------------------

@@ -124,6 +124,14 @@ def test_a_migration_that_cannot_be_begun_is_one_line(capsys, monkeypatch):
     assert err.count("\n") == 1
 
 
+def test_masked_names_are_nowhere_in_the_trace(tmp_path):
+    path = tmp_path / "a.parquet"
+    where = ["--migrate-uri", "tcp://secret-host", "--mask-names", "-o", str(path)]
+    assert main(["migrate", "secret-guest", "fake://secret-host", *fake("abort"), *POLICY, *where]) == 1
+    assert b"secret" not in path.read_bytes()
+    assert mk.load(path).meta.migration.flags is not None
+
+
 def test_has_vfio_is_told_of_the_guest(tmp_path):
     path = tmp_path / "a.parquet"
     policy = ["--policy", "kubevirt-1.9", "--set", "has_vfio=true", "--set", "completion_timeout_per_gib=4"]
