@@ -219,6 +219,11 @@ def test_somebody_else_starts_post_copy(lab: Lab, tmp_path: Path) -> None:
     assert trace.meta.end.outcome == "completed"
 
 
+def count(migrating: Migrating, event: str) -> int:
+    """How many objects of a kind it has printed."""
+    return sum(told["event"] == event for told in list(migrating.told))
+
+
 @contextmanager
 def running(lab: Lab, asked: Scenario, output: Path, *words: str) -> Iterator[Migrating]:
     """`migkit migrate` while it runs, in a thread."""
@@ -235,7 +240,7 @@ def running(lab: Lab, asked: Scenario, output: Path, *words: str) -> Iterator[Mi
         thread = threading.Thread(target=go)
         thread.start()
         try:
-            assert hosts.wait_until(lambda: any(e["event"] == "progress" for e in migrating.told), 60)
+            assert hosts.wait_until(lambda: count(migrating, "progress") > 0, 60)
             yield migrating
             thread.join(60)
             assert not thread.is_alive()
@@ -271,6 +276,7 @@ def test_libvirt_goes_on_when_migkit_is_killed_and_its_trace_is_recovered(lab: L
     asked, output = scenario(CALM), tmp_path / "a.parquet"
     with running(lab, asked, output, "--act") as migrating:
         assert migrating.process is not None
+        assert hosts.wait_until(lambda: count(migrating, "progress") >= 4, 30)
         migrating.process.kill()
         assert hosts.wait_until(lambda: lab.a.qemu(asked.name) is None and lab.b.qemu(asked.name) is not None, 60)
     trace = mk.load(mk.recover(output.with_name("a.parquet.journal")).path)
@@ -294,15 +300,34 @@ def test_post_copy_cannot_be_cancelled_and_a_second_ctrl_c_leaves_it_to_libvirt(
     with running(lab, asked, tmp_path / "a.parquet", *options) as migrating:
         process = migrating.process
         assert process is not None
-        assert hosts.wait_until(lambda: any(e["event"] == "decision" for e in migrating.told), 30)
+        assert hosts.wait_until(lambda: count(migrating, "decision") > 0, 30)
         process.send_signal(signal.SIGINT)
-        assert hosts.wait_until(lambda: any(e["event"] == "call" for e in migrating.told), 30)
+        assert hosts.wait_until(lambda: count(migrating, "call") > 0, 30)
         process.send_signal(signal.SIGINT)
         process.wait(20)
         assert hosts.wait_until(lambda: lab.a.qemu(asked.name) is None, 60)
     (call,) = (e for e in migrating.told if e["event"] == "call")
     assert (call["action"], call["succeeded"]) == ("abort", False)
     assert (process.returncode, migrating.told[-1]["outcome"]) == (1, "interrupted")
+
+
+def test_a_broken_post_copy_goes_on_as_is_advised(lab: Lab, tmp_path: Path) -> None:
+    asked = scenario(BUSY, name="broken", link_mibps=8)
+    options = ["--set", "completion_timeout_per_gib=3", "--set", "allow_post_copy=true", "--act"]
+    with running(lab, asked, tmp_path / "a.parquet", *options) as migrating:
+        assert hosts.wait_until(lambda: count(migrating, "decision") > 0, 30)
+        seen = count(migrating, "progress")
+        assert hosts.wait_until(lambda: count(migrating, "progress") >= seen + 2, 30)
+        assert lab.a.cut_socket(lab.b.address)
+        assert hosts.wait_until(lambda: count(migrating, "end") > 0, 60)
+        (advised,) = (line for line in migrating.told[-1]["advice"] if "virsh migrate" in line)
+        words = advised.partition("virsh ")[2].replace("DOMAIN", asked.name)
+        to = f"qemu+tcp://{lab.b.address}/system"
+        words = words.replace("DEST-URI", to) + f" --migrateuri tcp://{lab.b.address}"
+        lab.a.call("virsh", "--connect", "qemu:///system", *words.split())
+        assert lab.a.qemu(asked.name) is None
+        assert lab.b.qemu(asked.name) is not None
+    assert migrating.told[-1]["outcome"] == "postcopy-failed"
 
 
 def test_a_shadow_through_a_prefix_says_what_it_would_do_and_does_nothing(lab: Lab, tmp_path: Path) -> None:
