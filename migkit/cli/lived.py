@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from migkit.drivers.live import Live
     from migkit.drivers.watcher import Watcher
     from migkit.manifest import Configuration
-    from migkit.meta import End
 
 
 def add_live_options(parser: argparse.ArgumentParser) -> None:
@@ -84,14 +83,17 @@ def _finished(arguments: argparse.Namespace, found: Live) -> int:
     if found.problem:
         raise MigkitError(found.problem)
     if end.outcome != "completed":
-        raise MigkitError(f"{arguments.domain}: {_why(end)}")
+        raise MigkitError(f"{arguments.domain}: {_why(found)}")
     return 0
 
 
-def _why(end: End) -> str:
+def _why(found: Live) -> str:
     """One line on a migration that did not complete."""
     from migkit.failures import failure_of, in_a_line
 
+    end = found.trace.meta.end
+    if end.outcome == "cancelled" and (who := _cancelled_by(found)):
+        return f"the migration was cancelled {who}" + (f" [{end.error_text}]" if end.error_text else "")
     words = {
         "cancelled": "the migration was ",
         "failed": "the migration failed: ",
@@ -101,6 +103,15 @@ def _why(end: End) -> str:
     }
     failure = failure_of(end)
     return words[end.outcome] + (in_a_line(failure) if failure is not None else "")
+
+
+def _cancelled_by(found: Live) -> str:
+    """Who has cancelled it, as far as it was done from here."""
+    decided = found.decisions[(found.decisions["action"] == "abort") & found.decisions["succeeded"]]
+    if found.acted and len(decided):
+        return f"by the policy: {decided['reason'].iloc[0]}"
+    done = found.trace.samples["action"] == "abort"
+    return "by Ctrl-C" if done.fillna(False).any() else ""
 
 
 def _told(name: str, found: Live) -> str:

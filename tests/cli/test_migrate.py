@@ -54,8 +54,10 @@ def test_an_abort_is_exit_1_and_tells_both_sides(capsys):
     assert "-> nothing is lost" in out
     assert "  4." in err
     assert "abort  timeout: " in err
-    assert err.splitlines()[-1].startswith("migkit: web1: the migration was cancelled: someone asked for it")
-    assert err.endswith(" [operation aborted: migration out: canceled by client]\n")
+    assert err.splitlines()[-1] == (
+        "migkit: web1: the migration was cancelled by the policy: timeout "
+        "[operation aborted: migration out: canceled by client]"
+    )
 
 
 def test_without_act_the_abort_is_only_said(capsys):
@@ -72,6 +74,7 @@ def test_a_shadow_acts_never_and_reads_only(tmp_path, capsys):
     assert main(["shadow", "web1", *fake("abort"), *POLICY, "-o", str(path)]) == 1
     out, err = capsys.readouterr()
     assert "1 decision that it would have made by kubevirt-1.8" in out
+    assert "the migration was cancelled: someone asked for it" in err
     assert "would abort  timeout" in err
     trace = mk.load(path)
     assert not (trace.samples["source"] == "action").any()
@@ -158,7 +161,7 @@ def test_ctrl_c_cancels_the_migration_that_was_begun_here(tmp_path):
     out, err = process.communicate(timeout=60)
     assert process.returncode == 1
     assert json.loads(out.splitlines()[-1])["outcome"] == "cancelled"
-    assert err.startswith("migkit: web1: the migration was cancelled: ")
+    assert err.startswith("migkit: web1: the migration was cancelled by Ctrl-C [")
     assert err.count("\n") == 1
     done = mk.load(tmp_path / "a").samples
     assert list(done.loc[done["source"] == "action", "action"]) == ["abort", "migrate"]
