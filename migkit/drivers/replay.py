@@ -94,7 +94,7 @@ def replay(
     has_vfio: bool | None = None,
     compiled_form: bool = False,
 ) -> Replay:
-    """Reruns a policy over a trace at 8 phases of the monitor's 400 ms (or at the wakes that the trace recorded).
+    """Reruns a policy over a trace at 8 phases of the monitor's 400 ms, or at the wakes that it was recorded with.
 
     Parameters: `failures`, libvirt call name -> which of its calls fail, counted from 1, 0 for every one;
     `data_size_gb` and `has_vfio`, where the trace does not know them or other ones are meant; `compiled_form` runs the
@@ -111,7 +111,7 @@ def replay(
     size = trace_data_size(trace, policy) if data_size_gb is None else checked_size(data_size_gb)
     vfio = _has_vfio(trace) if has_vfio is None else has_vfio
     options = policy.computed(data_size_gb=size, has_vfio=vfio)
-    plans = schedules(trace, events=policy.hears_iterations)
+    plans = schedules(trace, events=policy.hears_iterations, policy=policy)
     record = Record(trace)
     lives = [
         _Life(record, policy, options, plan, failures or {}, compiled_form, watched=index == 0)

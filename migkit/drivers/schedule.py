@@ -3,7 +3,7 @@
 A monitor polls 400 ms after its previous wake; from v1.9 an iteration event wakes it too, and restarts the 400 ms
 (kubevirt/kubevirt pkg/virt-launcher/virtwrap/live-migration-source.go, v0.59 to v1.9). The trace was sampled at other
 moments, so the schedule is laid over it at several phases of the 400 ms, and a wake reads the newest sample.
-Where the trace holds wakes that a monitor recorded, those are used and nothing else.
+Where the trace holds wakes that a monitor recorded under the same rule, those are used and nothing else.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from migkit.drivers.monitor import POLL_NS
 from migkit.errors import MigkitError
+from migkit.policies.versions import Policy
 from migkit.trace import Trace
 from migkit.units import NS_PER_MS
 
@@ -53,18 +54,27 @@ class Schedule:
         return len(self.wake) > 0
 
 
-def schedules(trace: Trace, *, events: bool, phases: int = PHASES) -> list[Schedule]:
+def schedules(trace: Trace, *, events: bool, phases: int = PHASES, policy: Policy | None = None) -> list[Schedule]:
     """The wake-ups of a monitor that started with the job, at `phases` evenly spread phases of its 400 ms, the one
     that polls at whole multiples of 400 ms first; or the recorded wakes alone.
 
-    `events`: whether iteration events wake this monitor. Raises MigkitError when the trace has no running job.
+    `events`: whether iteration events wake this monitor; `policy`, which it is: where the trace names the rule behind
+    its wakes, they are those of no other (which hears other events, and ends at another time). Raises MigkitError when
+    the trace has no running job.
     """
     recorded = _recorded(trace)
-    if recorded is not None:
+    if recorded is not None and _are_its_own(trace, policy):
         return [recorded]
     reading = _Reading(trace)
     steps = [POLL_NS * (phases - k) // phases for k in range(phases)]
     return [_schedule(reading, first_ns, events=events) for first_ns in steps]
+
+
+def _are_its_own(trace: Trace, policy: Policy | None) -> bool:
+    rule = trace.meta.rule
+    if rule is None:
+        return True
+    return policy is not None and (rule.policy, rule.options) == (policy.name, dict(policy.options))
 
 
 def _recorded(trace: Trace) -> Schedule | None:

@@ -109,7 +109,14 @@ def live_in_virtual_time(
             if stage.now_ms < leg.start_ms <= due_ms and leg.iteration > iteration
         ]
         stage.now_ms = min(coming) if coming and policy.hears_iterations else due_ms
-    rule = Rule(policy=policy.name, data_size_gb=1, has_vfio=False, acted=act, decisions=tuple(session.told))
+    rule = Rule(
+        policy=policy.name,
+        options=dict(policy.options),
+        data_size_gb=1,
+        has_vfio=False,
+        acted=act,
+        decisions=tuple(session.told),
+    )
     meta = TraceMeta(provenance="simulated", domain=Domain(memory_bytes=10**9), end=End(outcome="lost"), rule=rule)
     rows = sorted(session.rows, key=lambda row: row["mono_ns"])
     return session, mk.Trace.from_rows(rows, meta, "virtual")
@@ -186,6 +193,18 @@ def test_a_state_that_is_not_told_is_no_running_guest():
     assert mk.replay(trace, policy).result == session.result() == "failed: job-failed"
     ended = len(trace.samples)
     assert ended > 20
+
+
+@pytest.mark.parametrize("other", ["kubevirt-1.4", "kubevirt-1.8", "kubevirt-1.9"])
+def test_another_rule_is_not_woken_by_this_ones_wakes(other):
+    """They end with this one's abort, long before the other's deadline."""
+    plan, first = Plan(dirty_bps=96 * MIB), mk.kubevirt("1.8", completion_timeout_per_gib=3)
+    _, trace = live_in_virtual_time(plan, first, act=False, refuse={}, poll_ms=100)
+    later = [polled(Course(plan), ms) for ms in range(5000, 15_000, 100)]
+    run = mk.replay(trace.with_rows(later), mk.policy(other, completion_timeout_per_gib=9))
+    assert not run.wakes_recorded
+    assert run.decisions[["action", "reason"]].to_numpy().tolist() == [["abort", "timeout"]]
+    assert run.decisions["t_s"].iloc[0] >= 10
 
 
 def with_short_windows(name, values):
