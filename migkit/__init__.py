@@ -32,6 +32,7 @@ _HOMES = {
     "Replay": "migkit.drivers.replay",
     "replay": "migkit.drivers.replay",
     "live": "migkit.drivers.live",
+    "migrate": "migkit.drivers.migrate",
     "record": "migkit.capture.recorder",
     "watch": "migkit.capture.watch",
     "Keep": "migkit.capture.watch_folder",
@@ -69,6 +70,7 @@ __all__ = [
     "kubevirt",
     "live",
     "load",
+    "migrate",
     "migration",
     "open_dataset",
     "plot",
@@ -99,6 +101,7 @@ if TYPE_CHECKING:
     from migkit.comparison import compare
     from migkit.dataset import Dataset, open_dataset
     from migkit.drivers.live import live
+    from migkit.drivers.migrate import migrate
     from migkit.drivers.replay import Replay, replay
     from migkit.drivers.shadow import Shadow
     from migkit.drivers.sweep import Sweep, sweep

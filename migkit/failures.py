@@ -119,6 +119,18 @@ def with_failure(end: End) -> End:
     return dataclasses.replace(end, failure=failure_of(end))
 
 
+def in_a_line(failure: Failure) -> str:
+    """A failure as one line: what and why, then libvirt's own words.
+
+    >>> in_a_line(readable(78, "migration out: canceled by client")).split(":")[0]
+    'cancelled'
+    """
+    if failure.what == NOT_KNOWN:
+        return failure.original or failure.what
+    said = failure.what + (f": {failure.why}" if failure.why else "")
+    return said + (f" [{failure.original}]" if failure.original else "")
+
+
 def told(failure: Failure) -> str:
     """A failure as a few lines to read."""
     lines = [failure.what + (f": {failure.why}" if failure.why else "")]

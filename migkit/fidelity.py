@@ -12,6 +12,7 @@ from typing import Literal
 
 import numpy as np
 
+from migkit.meta import TraceMeta
 from migkit.policies.size import data_size_gb as size_of
 from migkit.policies.versions import Policy
 from migkit.trace import Readable, Trace
@@ -43,6 +44,8 @@ def answers(trace: Trace, policy: Policy, *, size_known: bool = False) -> Answer
     >>> answers(mk.load("data/traces/stall_link.parquet"), mk.policy("kubevirt-1.9-stall")).level
     'exact'
     """
+    if trace.meta.rule is not None and ran_beside(trace.meta, policy) and (trace.samples["source"] == "wake").any():
+        return Answer(level="exact")
     found = [
         *_deadline(trace),
         *(_size(trace, policy) if not size_known else []),
@@ -53,6 +56,15 @@ def answers(trace: Trace, policy: Policy, *, size_known: bool = False) -> Answer
         if reasons:
             return Answer(level=level, why="; ".join(dict.fromkeys(reasons)))
     return Answer(level="exact")
+
+
+def ran_beside(meta: TraceMeta, policy: Policy | None) -> bool:
+    """Whether wakes that stand in the trace may be this policy's: they are where it ran beside the migration with the
+    same options, and where nobody tells which rule did."""
+    rule = meta.rule
+    if rule is None:
+        return True
+    return policy is not None and rule.policy == policy.name and rule.options == dict(policy.options)
 
 
 def interval_ms(trace: Trace) -> float:

@@ -136,6 +136,21 @@ class Lab:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """The rule that ran beside the migration, woken as the trace's `wake` rows tell. `acted`: its calls were really
+    made, else they only counted as made. `decisions` holds a dictionary a call (`migkit.drivers.live.LIVE_COLUMNS`),
+    `result` how the monitor ended; both are empty when the recorder was cut short: a replay has them."""
+
+    policy: str = ""
+    options: dict[str, Any] = field(default_factory=dict)
+    data_size_gb: int | None = None
+    has_vfio: bool | None = None
+    acted: bool = False
+    decisions: tuple[dict[str, Any], ...] = ()
+    result: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TraceMeta:
     """Everything a trace knows besides its rows."""
 
@@ -149,6 +164,7 @@ class TraceMeta:
     end: End = field(default_factory=End)
     heartbeat: Heartbeat | None = None
     lab: Lab | None = None
+    rule: Rule | None = None
     notes: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -19,7 +19,7 @@ import pyarrow as pa
 from migkit import parquet
 from migkit.errors import MigkitError
 from migkit.failures import failure_of
-from migkit.meta import TraceMeta
+from migkit.meta import Rule, TraceMeta
 from migkit.schema import JOB_UNBOUNDED
 from migkit.units import NS_PER_MS, NS_PER_S, format_bytes, format_ms, format_s
 
@@ -171,6 +171,7 @@ class Trace:
             "iterations": self._iterations(),
             "outcome": f"{meta.end.outcome}" + (f": {meta.end.error_text}" if meta.end.error_text else ""),
             "downtime": self._downtime(),
+            **({} if meta.rule is None else {"rule": _told(meta.rule)}),
             **failed,
         }
 
@@ -222,6 +223,12 @@ class Trace:
             f"aria-label='remaining data over time'>"
             f"<polyline points='{points}' fill='none' stroke='currentColor'/></svg>"
         )
+
+
+def _told(rule: Rule) -> str:
+    """The rule that ran beside the migration, and what it did."""
+    done = [str(decision["action"]).replace("_", " ") for decision in rule.decisions]
+    return f"{rule.policy} {'did' if rule.acted else 'would have done'}: {', '.join(done) or 'nothing'}"
 
 
 def load(path: str | os.PathLike[str]) -> Trace:

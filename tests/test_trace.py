@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import migkit as mk
 from migkit import parquet
 from migkit.errors import MigkitError
-from migkit.meta import Cadence, Disk, Domain, End, Heartbeat, Host, Lab, Migration, TraceMeta
+from migkit.meta import Cadence, Disk, Domain, End, Heartbeat, Host, Lab, Migration, Rule, TraceMeta
 from migkit.schema import COLUMNS, SCHEMA_VERSION
 
 VALUES = {
@@ -270,3 +270,19 @@ def test_traces_of_one_name_are_told_apart_by_their_folders(tmp_path, bundled):
     assert [trace.name for trace in mk.open_dataset(tmp_path)] == ["a-x", "b-x"]
     with pytest.raises(MigkitError, match="is given twice"):
         mk.open_dataset(tmp_path / "a", tmp_path / "a" / "x.parquet")
+
+
+def test_the_card_tells_the_rule_that_ran_beside_it(bundled):
+    trace = next(iter(bundled.values()))
+    assert "rule" not in trace.facts()
+    decided = ({"action": "set_max_downtime", "argument": 300}, {"action": "abort"})
+    rule = Rule(policy="kubevirt-1.9", acted=True, decisions=decided)
+    assert trace.replace_meta(rule=rule).facts()["rule"] == "kubevirt-1.9 did: set max downtime, abort"
+    watched = Rule(policy="kubevirt-1.9")
+    assert trace.replace_meta(rule=watched).facts()["rule"] == "kubevirt-1.9 would have done: nothing"
+
+
+def test_the_rule_comes_back_from_the_file(bundled, tmp_path):
+    rule = Rule(policy="kubevirt-1.9", options={"a": True}, acted=True, decisions=({"t_s": 1.5, "argument": None},))
+    trace = next(iter(bundled.values())).replace_meta(rule=rule)
+    assert mk.load(trace.save(tmp_path / "a.parquet")).meta.rule == rule

@@ -21,7 +21,7 @@ from migkit.capture import source as s
 from migkit.capture.course import Action, Course, Leg, Plan
 from migkit.errors import MigkitError, unknown
 from migkit.meta import Domain, Host
-from migkit.schema import JOB_NONE, JOB_UNBOUNDED
+from migkit.schema import JOB_CANCELLED, JOB_NONE, JOB_UNBOUNDED
 from migkit.units import MIB, NS_PER_MS
 
 _NEVER_MS: Final = 10**9
@@ -126,10 +126,17 @@ class FakeDomain:
         self._opened_ns = time.monotonic_ns()
 
     @classmethod
-    def from_uri(cls, uri: str, *, name: str = "fake") -> FakeDomain:
-        """The domain of `fake:///SCENARIO?seed=N&speed=S&start_ms=T`."""
+    def from_uri(cls, uri: str, *, name: str = "fake", waits: bool = False) -> FakeDomain:
+        """The domain of `fake:///SCENARIO?seed=N&speed=S&start_ms=T`; `waits` until it is migrated."""
         scenario, options = parse_uri(uri, OPTIONS)
+        options |= {"start_ms": _NEVER_MS} if waits else {}
         return cls(scenario, name=name, **options)
+
+    @classmethod
+    def elsewhere(cls, uri: str) -> FakeDomain:
+        """What is asked at the destination `fake:///SCENARIO`; at a mere `fake://HOST` the domain is not there."""
+        named = urllib.parse.urlsplit(uri).path.strip("/")
+        return cls.from_uri(uri) if named else cls(start_ms=-_NEVER_MS)
 
     def now_ms(self) -> int:
         """Milliseconds of its world since it was opened."""
@@ -229,6 +236,27 @@ class FakeDomain:
     def here(self) -> bool:
         """Whether the guest is still defined on this host."""
         return self.persistent or self.course.leg(self.now_ms()).phase != "left"
+
+    def migrate(self, destination: str, flags: int, parameters: Mapping[str, Any]) -> None:
+        """Begins the course now and returns when it has ended; what is asked for changes nothing."""
+        with self._changed:
+            self.course = Course(replace(self.course.plan, start_ms=self.now_ms()), self._actions)
+            self._changed.notify_all()
+            while True:
+                leg = self.course.leg(self.now_ms())
+                if leg.phase in ("left", "broken") or leg.job_type != JOB_UNBOUNDED:
+                    break
+                self._changed.wait(0.02)
+        if self.course.plan.mishap == "restart":
+            raise s.SourceError(38, "Cannot recv data: Connection reset by peer", lost=True)
+        if leg.phase == "broken":
+            raise s.SourceError(9, "operation failed: job 'migration in' failed in post-copy phase")
+        if leg.job_type == JOB_CANCELLED:
+            raise s.SourceError(78, "operation aborted: migration out: canceled by client")
+        if leg.phase != "left":
+            raise s.SourceError(
+                9, "operation failed: job 'migration out' failed: Unable to write to socket: Broken pipe"
+            )
 
     def _act(self, name: str, argument: int = 0) -> None:
         with self._changed:

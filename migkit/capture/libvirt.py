@@ -1,4 +1,4 @@
-"""A domain of a real libvirt, over a read-only connection. The only file that imports libvirt."""
+"""A domain of a real libvirt, over a read-only connection. It and `writable` are all that imports libvirt here."""
 
 from __future__ import annotations
 
@@ -59,13 +59,15 @@ class LibvirtDomain:
     Raises MigkitError when libvirt cannot be reached or does not know the domain.
     """
 
+    read_only = True
+
     def __init__(self, domain: str, uri: str, *, relay: Relay | None = None, via: str = "") -> None:
         self.uri = uri
         self._via = via
         self._relay = relay
         self._callback: Callable[[Event], None] | None = None
         self._handles: list[int] = []
-        self._connection = connected(uri)
+        self._connection = connect(uri, read_only=self.read_only)
         self._domain = _find(self._connection, domain, uri)
         self._uuid: str = self._domain.UUIDString()
 
@@ -80,7 +82,7 @@ class LibvirtDomain:
 
     def facts(self) -> Facts:
         with self._errors():
-            return facts_of(self._connection, self._domain, self._via)
+            return facts_of(self._connection, self._domain, self._via, read_only=self.read_only)
 
     def completed_stats(self) -> dict[str, Any] | None:
         with self._errors():
@@ -98,7 +100,7 @@ class LibvirtDomain:
     def reopen(self) -> None:
         close_aside(self._connection, [], wait_s=0)
         try:
-            self._connection = open_read_only(self.uri)
+            self._connection = open_connection(self.uri, read_only=self.read_only)
             self._domain = self._connection.lookupByUUIDString(self._uuid)
         except libvirt.libvirtError as error:
             gone = error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN
@@ -142,15 +144,20 @@ class Destination:
 
     def __init__(self, uuid: str, uri: str) -> None:
         self._uuid, self._uri = uuid, uri
-        self._connection = connected(uri)
+        self._connection = connect(uri)
 
     def completed_stats(self) -> dict[str, Any] | None:
         with translated(self._connection):
             return final_stats(self._connection.lookupByUUIDString(self._uuid))
 
+    def state(self) -> tuple[int, int]:
+        with translated(self._connection):
+            state, reason = self._connection.lookupByUUIDString(self._uuid).state()
+            return int(state), int(reason)
+
     def reopen(self) -> None:
         with translated(None):
-            self._connection = open_read_only(self._uri)
+            self._connection = open_connection(self._uri)
 
     def close(self) -> None:
         close_aside(self._connection, [])
@@ -169,13 +176,18 @@ def translated(connection: Any) -> Iterator[None]:
 def _is_lost(connection: Any, code: int, text: str) -> bool:
     if connection is None or code in _BROKEN or _CLOSED in text:
         return True
+    return not is_alive(connection)
+
+
+def is_alive(connection: Any) -> bool:
+    """Whether libvirt still believes in the connection."""
     try:
-        return not connection.isAlive()
+        return bool(connection.isAlive())
     except libvirt.libvirtError:
-        return True
+        return False
 
 
-def facts_of(connection: Any, domain: Any, via: str) -> Facts:
+def facts_of(connection: Any, domain: Any, via: str, *, read_only: bool = True) -> Facts:
     """Who a domain is and where it runs. Raises libvirt's own errors."""
     xml = domain.XMLDesc()
     host = Host(
@@ -185,7 +197,7 @@ def facts_of(connection: Any, domain: Any, via: str) -> Facts:
         accelerator=accelerator_from_xml(xml),
     )
     known = _with_capacities(domain, domain_from_xml(xml))
-    return Facts(domain=known, host=host, provenance="recorded", origin="libvirt", via=via)
+    return Facts(domain=known, host=host, provenance="recorded", origin="libvirt", via=via, read_only=read_only)
 
 
 def _with_capacities(guest: Any, domain: Domain) -> Domain:
@@ -265,19 +277,19 @@ class _UnreachableError(MigkitError):
         self.text = text
 
 
-def open_read_only(uri: str) -> Any:
+def open_connection(uri: str, *, read_only: bool = True) -> Any:
     """A connection that is kept alive. Raises libvirt's own errors."""
-    connection = libvirt.openReadOnly(uri)
+    connection = libvirt.openReadOnly(uri) if read_only else libvirt.open(uri)
     with contextlib.suppress(libvirt.libvirtError):
         connection.setKeepAlive(KEEPALIVE_S, KEEPALIVE_COUNT)
     return connection
 
 
-def connected(uri: str) -> Any:
+def connect(uri: str, *, read_only: bool = True) -> Any:
     """A first connection. Raises MigkitError that says what to do."""
     _event_loop()
     try:
-        return open_read_only(uri)
+        return open_connection(uri, read_only=read_only)
     except libvirt.libvirtError as error:
         text = (error.get_error_message() or str(error)).splitlines()[0]
         raise _UnreachableError(uri, text, _hint(text)) from None

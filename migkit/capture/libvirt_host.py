@@ -10,11 +10,11 @@ from typing import Any, Final, TypeVar
 from migkit.capture.libvirt import (
     EVENTS,
     close_aside,
-    connected,
+    connect,
     downtime_limit_ms,
     facts_of,
     final_stats,
-    open_read_only,
+    open_connection,
     opened,
     running_domains,
     stamp,
@@ -46,7 +46,7 @@ class LibvirtHost:
         self._handles: list[int] = []
         self._domains: dict[str, Any] = {}
         self._permits = threading.BoundedSemaphore(CALLS_AT_ONCE)
-        self.connection = connected(uri)
+        self.connection = connect(uri)
 
     def running(self) -> list[tuple[str, str]]:
         with self._call() as connection:
@@ -62,7 +62,7 @@ class LibvirtHost:
 
     def reopen(self) -> None:
         with translated(None):
-            connection = open_read_only(self._uri)
+            connection = open_connection(self._uri)
         close_aside(self.connection, [], wait_s=0)
         self._register(connection)
         self._domains = {}

@@ -18,9 +18,14 @@ WITNESS_NS: Final = 5 * NS_PER_S
 # How long a verdict waits for what belongs to it: the guest's leaving, the all-zero stats, the hanging last poll.
 SETTLE_NS: Final = int(2.5 * NS_PER_S)
 
+# The action that is the migrate call itself; its row comes when the call has returned.
+MIGRATE: Final = "migrate"
+
 _OTHER_STOPS: Final = {0: "shut down", 1: "destroyed", 2: "crashed", 4: "saved", 5: "failed", 6: "from a snapshot"}
 _KEYS: Final = {column.name: key for key, column in BY_KEY.items()}
-_STRENGTH: Final = {"job": 3, "type": 2, "event": 2, "left": 1, "state": 1}
+_STRENGTH: Final = {"job": 4, "call": 3, "type": 2, "event": 2, "left": 1, "state": 1}
+_CANCELLED: Final = "canceled by client"
+_IN_POST_COPY: Final = "failed in post-copy phase"
 
 
 class Ending:
@@ -44,6 +49,8 @@ class Ending:
         """Takes one row into account."""
         if row["source"] == "job":
             self._see_job(row)
+        elif row["source"] == "action":
+            self._see_call(row)
         elif row["source"] == "lifecycle":
             self._see_lifecycle(row)
         elif row.get("error_code") is not None:
@@ -75,6 +82,18 @@ class Ending:
         # An earlier, weaker verdict may stand; the event carries the final numbers.
         final = {_KEYS[name]: value for name, value in row.items() if name in _KEYS and value is not None}
         self._judge(row, "job", "completed", "job-completed event", completed=final)
+
+    def _see_call(self, row: Mapping[str, Any]) -> None:
+        """The migrate call, where whoever records made it; how other actions ended proves nothing."""
+        if row["action"] != MIGRATE or row.get("succeeded") is None:
+            return
+        if row["succeeded"]:
+            self._judge(row, "call", "completed", "the migrate call succeeded")
+            return
+        code, text = row["error_code"], row.get("error_text") or ""
+        failed = "postcopy-failed" if _IN_POST_COPY in text else "failed"
+        outcome = "cancelled" if _CANCELLED in text else failed
+        self._judge(row, "call", outcome, "the migrate call failed", text, code=code)
 
     def _see_lifecycle(self, row: Mapping[str, Any]) -> None:
         event, detail = row["lifecycle_event"], row["lifecycle_detail"]
@@ -129,7 +148,7 @@ class Ending:
 
     def _judge(
         self, row: Mapping[str, Any], witness: str, outcome: str, evidence: str, text: str = "",
-        completed: dict[str, Any] | None = None,
+        completed: dict[str, Any] | None = None, code: int | None = None,
     ) -> None:  # fmt: skip
         if _STRENGTH[witness] <= self._strength:
             return
@@ -137,7 +156,10 @@ class Ending:
             self._since_ns = row["mono_ns"]
         self._strength = _STRENGTH[witness]
         source = "event" if completed else ""
-        self.end = End(outcome=outcome, evidence=evidence, error_text=text, completed=completed, completed_from=source)
+        self.end = End(
+            outcome=outcome, evidence=evidence, error_code=code, error_text=text, completed=completed,
+            completed_from=source,
+        )  # fmt: skip
 
 
 def judge(rows: Iterable[Mapping[str, Any]]) -> End | None:

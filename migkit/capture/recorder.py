@@ -1,4 +1,4 @@
-"""Records one migration: what the sampler and the events bring goes into the journal, and at the end into a trace.
+"""Records one migration of a domain to its end.
 
 Loads neither pandas nor numpy; pyarrow only at the end.
 """
@@ -10,33 +10,15 @@ import dataclasses
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from queue import Empty, SimpleQueue
-from typing import Any, Final, TypeVar
+from typing import TypeVar
 
-from migkit.capture import journal_file
 from migkit.capture import source as s
-from migkit.capture.journal import Journal, Recording, advice, finalise, journal_path, writable
-from migkit.capture.masking import Mask
-from migkit.capture.outcome import Ending
-from migkit.capture.sampler import Inbox, Limit, Sampler, in_background
-from migkit.errors import MigkitError, UsageError
-from migkit.failures import with_failure
-from migkit.meta import Cadence, End, Migration, TraceMeta
-from migkit.schema import JOB_BOUNDED, JOB_UNBOUNDED, OPERATION_MIGRATION_OUT
-from migkit.units import NS_PER_MS, NS_PER_S
+from migkit.capture.journal import Recording, finalise, writable
+from migkit.capture.sampler import in_background
+from migkit.capture.session import Session
+from migkit.errors import UsageError
 
-LOOK_S: Final = 0.25
-LAST_CALL_S: Final = 3.0
-DESTINATION_S: Final = 5.0
-FULL_PAUSE_NS: Final = 5 * NS_PER_S
-
-_STOP: Final = object()
-
-Row = dict[str, Any]
-R = TypeVar("R")
 W = TypeVar("W", bound=s.Witness)
 
 
@@ -73,11 +55,11 @@ def record(
         raise UsageError(f"interval {interval_ms:g} ms: must be more than 0 and at most 60000")
     # The outer stack is the last to unwind: from the session's beginning until all is closed, Ctrl-C is a message.
     with contextlib.ExitStack() as signals, contextlib.ExitStack() as stack:
-        opened = _opened(stack, source, lambda name: s.open_source(name, uri, via=via, via_socket=via_socket))
+        opened = opened_for(stack, source, lambda name: s.open_source(name, uri, via=via, via_socket=via_socket))
         facts = in_background(opened.facts)
         far = None
         if destination is not None:
-            far = _opened(stack, destination, lambda there: s.open_witness(_identity(facts), there))
+            far = opened_for(stack, destination, lambda there: s.open_witness(identity(facts), there))
         session = Session(opened, target, interval_ms=interval_ms, destination=far, mask_names=mask_names)
         signals.enter_context(signals_to(session.stop))
         recording = session.run(
@@ -86,7 +68,7 @@ def record(
     return dataclasses.replace(recording, stopped=session.stopped)
 
 
-def _opened(stack: contextlib.ExitStack, source: W | str, open_it: Callable[[str], W]) -> W:
+def opened_for(stack: contextlib.ExitStack, source: W | str, open_it: Callable[[str], W]) -> W:
     """The source itself, or one opened for this recording and closed after it."""
     if not isinstance(source, str):
         return source
@@ -96,243 +78,9 @@ def _opened(stack: contextlib.ExitStack, source: W | str, open_it: Callable[[str
     return opened
 
 
-def _identity(facts: s.Facts) -> str:
+def identity(facts: s.Facts) -> str:
+    """The uuid of a domain, else its name."""
     return facts.domain.uuid or facts.domain.name
-
-
-class Session:
-    """One recording from attaching to the end of its journal.
-
-    `patient`: what is called, once an outage, when the journal cannot be written; the recording then goes on, and its
-    rows are kept again as soon as that succeeds. Without it the recording ends. `reconnect_s` as a Sampler's.
-    """
-
-    def __init__(
-        self, source: s.Source, target: Path, *, interval_ms: float, destination: s.Witness | None = None,
-        mask_names: bool = False, recorder: str = "migkit", patient: Callable[[MigkitError], None] | None = None,
-        reconnect_s: float | None = None,
-    ) -> None:  # fmt: skip
-        self._target, self._recorder, self._patient = target, recorder, patient
-        self._interval_ms, self._mask_names = interval_ms, mask_names
-        self._witnesses = {"destination": destination, "source": source}
-        self._ending = Ending()
-        self._inbox: Inbox = SimpleQueue()
-        self._sampler = Sampler(source, self._inbox, interval_ms, reconnect_s=reconnect_s)
-        self._gaps: list[tuple[int, int]] = []
-        self._limits: list[tuple[int, int]] = []
-        self._full_ns: int | None = None
-        self._started = self._begun = self._written = False
-        self.stopped = False
-        self.job_start_ns: int | None = None
-
-    def start(self, first: Row | s.Event | None = None) -> None:
-        """Begins to sample; what comes waits for `run`. `first` is what told of the migration, if something did."""
-        self._started = True
-        if isinstance(first, s.Event):
-            self._sampler.take_event(first)
-        elif first is not None:
-            self._inbox.put(first)
-        self._sampler.start()
-
-    def run(
-        self, facts: s.Facts, ended: Callable[[Journal], R], *, wait: bool = True,
-        on_ready: Callable[[], None] | None = None,
-    ) -> R:  # fmt: skip
-        """Records to the end; returns what `ended` makes of the whole journal, which is closed afterwards."""
-        self._attach(facts)
-        self._journal = Journal(journal_path(self._target), self._meta)
-        try:
-            if not self._started:
-                self.start()
-            if on_ready is not None:
-                on_ready()
-            self._finish(self._follow(wait=wait))
-            return ended(self._journal)
-        except MigkitError as error:
-            raise self._told(error) from None
-        finally:
-            self._sampler.stop()
-            self._journal.close(remove=not self._begun)
-
-    def _attach(self, facts: s.Facts) -> None:
-        self._facts = facts
-        self._mask = Mask(facts) if self._mask_names else None
-        # Stats of an earlier migration may still lie there: only what is new counts in the end.
-        self._old = {who: _completed_stats(witness) for who, witness in self._witnesses.items()}
-        self._meta = self._first_meta()
-
-    def stop(self) -> None:
-        """Ends the recording and keeps it; may be called from a signal handler, at any moment."""
-        self.stopped = True
-        self._inbox.put(_STOP)
-
-    def _follow(self, *, wait: bool) -> End:
-        """Takes rows until the end is known."""
-        while True:
-            try:
-                item = self._inbox.get(timeout=LOOK_S)
-            except Empty:
-                item = None
-            if item is _STOP:
-                return self._interrupted()
-            if isinstance(item, Exception):
-                return self._connection_lost(item)
-            self._accept(item, wait=wait)
-            now_ns = time.monotonic_ns()
-            if self._ending.settled(now_ns) or self._ending.overdue(now_ns):
-                return self._ending.end or self._from_witnesses()
-
-    def _accept(self, item: Any, *, wait: bool) -> None:
-        match item:
-            case dict():
-                self._take(item, wait=wait)
-            case Limit():
-                self._note_limit(item)
-            case tuple():
-                self._gaps.append(item)
-
-    def _take(self, row: Row, *, wait: bool) -> None:
-        if not self._begun and not self._begins(row, wait=wait):
-            return
-        if self._mask is not None:
-            row = self._mask.row(row)
-        self._keep(row)
-        self._ending.see(row)
-        if row.get("job_type") == JOB_UNBOUNDED:
-            self.job_start_ns = int(row["mono_ns"]) - int(row.get("time_elapsed_ms", 0)) * NS_PER_MS
-
-    def _keep(self, row: Row) -> None:
-        now_ns = int(row["mono_ns"])
-        if self._full_ns is not None and now_ns < self._try_ns:
-            return
-        if self._wrote(lambda: self._journal.append(row), now_ns) and self._full_ns is not None:
-            self._gaps.append((self._full_ns, now_ns))
-            self._full_ns = None
-
-    def _wrote(self, write: Callable[[], None], now_ns: int) -> bool:
-        """Whether the journal took it. A patient recording tries again after a while; the time until then is a gap."""
-        try:
-            write()
-        except MigkitError as error:
-            if self._patient is None:
-                raise
-            self._journal.forgive()
-            self._try_ns = now_ns + FULL_PAUSE_NS
-            if self._full_ns is None:
-                self._full_ns = now_ns
-                self._patient(error)
-            return False
-        return True
-
-    def _begins(self, row: Row, *, wait: bool) -> bool:
-        """Whether this row belongs to a migration out of this host, and is thus the first to be kept."""
-        ours = row.get("operation") in (None, OPERATION_MIGRATION_OUT)
-        active = row.get("job_type") in (JOB_BOUNDED, JOB_UNBOUNDED) or row["source"] in ("iteration", "job")
-        if ours and active:
-            self._begun = True
-            return True
-        name = self._facts.domain.name
-        if row.get("error_code") == s.NO_DOMAIN:
-            raise MigkitError(f"{name}: the domain went away before a migration began")
-        if row.get("error_code") in s.NEVER:
-            raise MigkitError(f"{name}: job stats cannot be had: {row['error_text']}")
-        if not wait and row["source"] == "poll":
-            raise MigkitError(f"{name}: no migration is running; leave out --no-wait to wait for one")
-        return False
-
-    def _interrupted(self) -> End:
-        if not self._begun:
-            raise MigkitError(f"{self._facts.domain.name}: stopped before a migration began, nothing was recorded")
-        return self._ending.end or End(outcome="interrupted", evidence="the recorder was stopped while the job ran")
-
-    def _connection_lost(self, error: Exception) -> End:
-        if not isinstance(error, s.SourceError):
-            raise MigkitError(f"a defect of migkit, please report it: {type(error).__name__}: {error}") from error
-        if not self._begun:
-            raise MigkitError(f"{self._facts.domain.name}: the connection was lost: {error}")
-        known = self._ending.end or self._from_witnesses()
-        return known if known.outcome != "lost" else dataclasses.replace(known, evidence="the connection was lost")
-
-    def _finish(self, end: End) -> None:
-        """Waits for a call that hangs, keeps what came meanwhile, writes the final word."""
-        stopped = self.stopped
-        late = self._sampler.stop(0.05 if stopped else LAST_CALL_S)
-        while not self._inbox.empty():
-            self._accept(self._inbox.get(), wait=True)
-        for row in late:
-            self._take(row, wait=True)
-        end = self._ending.end or end
-        if not stopped:
-            end = self._completed(end)
-        if self._full_ns is not None:
-            self._gaps.append((self._full_ns, time.monotonic_ns()))
-        cadence = dataclasses.replace(self._meta.cadence, gaps=tuple(self._gaps))
-        self._journal.finish(dataclasses.replace(self._meta, end=with_failure(end), cadence=cadence))
-        self._written = True
-
-    def _completed(self, end: End) -> End:
-        """A completed migration whose event was missed: others may know its final stats."""
-        if end.outcome != "completed" or end.completed is not None:
-            return end
-        told = self._from_witnesses()
-        return dataclasses.replace(end, completed=told.completed, completed_from=told.completed_from)
-
-    def _from_witnesses(self) -> End:
-        """The end as the destination's or a persistent source's final stats prove it; else lost."""
-        deadline_ns = time.monotonic_ns() + int(DESTINATION_S * NS_PER_S)
-        while True:
-            for who, witness in self._witnesses.items():
-                stats = _completed_stats(witness)
-                if stats and stats != self._old[who]:
-                    evidence = f"final stats of the {who}"
-                    return End(outcome="completed", evidence=evidence, completed=stats, completed_from=who)
-            if self._witnesses["destination"] is None or time.monotonic_ns() > deadline_ns:
-                break
-            time.sleep(LOOK_S)
-        code, text = self._ending.last_error()
-        return End(outcome="lost", evidence="nobody said how it ended", error_code=code, error_text=text)
-
-    def _first_meta(self) -> TraceMeta:
-        facts = self._facts
-        cadence = Cadence(
-            recorder=self._recorder, interval_ms=self._interval_ms, iteration_events=True, read_only=facts.read_only,
-            via=facts.via,
-        )  # fmt: skip
-        meta = TraceMeta(
-            provenance=facts.provenance, origin=facts.origin, domain=facts.domain, host=facts.host, cadence=cadence
-        )
-        return meta if self._mask is None else self._mask.meta(meta)
-
-    def _note_limit(self, found: Limit) -> None:
-        """The downtime limit as the migration begins; later ones with the moment when they were seen."""
-        self._limits.append((found.mono_ns, found.limit_ms))
-        notes = {"downtime_limits_ms": self._limits} if len(self._limits) > 1 else {}
-        first = Migration(downtime_limit_ms=self._limits[0][1])
-        self._meta = dataclasses.replace(self._meta, migration=first, notes=notes)
-        self._wrote(lambda: self._journal.note(self._meta), found.mono_ns)
-
-    def _told(self, error: MigkitError) -> MigkitError:
-        if not self._begun or self._written:
-            return error
-        try:
-            command = advice(journal_file.kept(self._journal.fd, self._journal.path), self._target)
-        except MigkitError as gone:
-            return MigkitError(f"{error}: recording stopped; {gone}")
-        return MigkitError(f"{error}: recording stopped, {self._journal.rows} rows are kept: {command}")
-
-
-def _completed_stats(witness: s.Witness | None) -> dict[str, Any] | None:
-    """None also where nobody answers in time: a connection may be dead without knowing it."""
-    if witness is None:
-        return None
-    try:
-        stats: dict[str, Any] | None = in_background(witness.completed_stats, DESTINATION_S)
-    except s.SourceError as error:
-        if error.lost:
-            with contextlib.suppress(s.SourceError):
-                in_background(witness.reopen, DESTINATION_S)
-        return None
-    return stats
 
 
 @contextlib.contextmanager

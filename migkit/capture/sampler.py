@@ -8,10 +8,11 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from queue import Empty, SimpleQueue
 from typing import Any, Final
 
+from migkit.capture.clock import Clock
 from migkit.capture.source import Event, Source, SourceError
 from migkit.capture.stats_row import row_from_stats
 from migkit.schema import JOB_UNBOUNDED
@@ -38,13 +39,18 @@ class Sampler:
 
     What it puts into the inbox: rows (dicts), a Limit whenever the downtime limit is another one, `(from_ns, to_ns)`
     of a lost connection that was opened again, the SourceError of one that was not within `reconnect_s`, any other
-    exception that ended it.
+    exception that ended it. `hear` is told every event too.
     """
 
-    def __init__(self, source: Source, inbox: Inbox, interval_ms: float, *, reconnect_s: float | None = None) -> None:
+    def __init__(
+        self, source: Source, inbox: Inbox, interval_ms: float, *, reconnect_s: float | None = None,
+        clock: Clock | None = None, hear: Callable[[Event], None] | None = None,
+    ) -> None:  # fmt: skip
+        self._hear = hear
         self._source = source
         self._inbox = inbox
         self._reconnect_s = RECONNECT_S if reconnect_s is None else reconnect_s
+        self._clock = clock or Clock()
         self._interval_ns = max(1, round(interval_ms * NS_PER_MS))
         self._wake = threading.Condition()
         self._pending: list[Event] = []
@@ -78,6 +84,9 @@ class Sampler:
 
     def take_event(self, event: Event) -> None:
         """Called by the source: an iteration event asks for a sample, any other is a row by itself."""
+        event = replace(event, mono_ns=self._clock.at_ns(event.mono_ns))
+        if self._hear is not None:
+            self._hear(event)
         with self._wake:
             if event.kind == "iteration":
                 self._pending.append(event)
@@ -88,12 +97,12 @@ class Sampler:
 
     def _run(self) -> None:
         try:
-            due_ns = time.monotonic_ns()
+            due_ns = self._clock.now_ns()
             while self._sleep_until(due_ns):
                 with self._wake:
                     events, self._pending = self._pending, []
                 self._sample(events)
-                now_ns = time.monotonic_ns()
+                now_ns = self._clock.now_ns()
                 if now_ns >= due_ns:
                     # Slots that a slow call has swallowed are skipped: the grid stays, nothing is made up for.
                     due_ns += self._interval_ns * (1 + (now_ns - due_ns) // self._interval_ns)
@@ -103,21 +112,21 @@ class Sampler:
     def _sleep_until(self, due_ns: int) -> bool:
         with self._wake:
             while not self._stop and not self._pending:
-                left_ns = due_ns - time.monotonic_ns()
+                left_ns = due_ns - self._clock.now_ns()
                 if left_ns <= 0:
                     break
-                self._wake.wait(left_ns / NS_PER_S)
+                self._wake.wait(self._clock.real_s(left_ns))
             return not self._stop
 
     def _sample(self, events: list[Event]) -> None:
-        begin_ns = time.monotonic_ns()
+        begin_ns = self._clock.now_ns()
         lost: SourceError | None = None
         try:
             answer = row_from_stats(self._source.job_stats())
         except SourceError as error:
             answer = {"error_code": error.code, "error_text": error.text}
             lost = error if error.lost else None
-        end_ns = time.monotonic_ns()
+        end_ns = self._clock.now_ns()
         row = {"mono_ns": end_ns, "wall_ns": time.time_ns(), "latency_us": (end_ns - begin_ns) // 1000, **answer}
         state = {} if lost else self._state(row, end_ns)
         row |= state
@@ -153,7 +162,7 @@ class Sampler:
             return
         if limit_ms is not None and limit_ms != self._limit_ms:
             self._limit_ms = limit_ms
-            self._inbox.put(Limit(mono_ns=time.monotonic_ns(), limit_ms=limit_ms))
+            self._inbox.put(Limit(mono_ns=self._clock.now_ns(), limit_ms=limit_ms))
 
     def _reconnect(self, lost: SourceError, since_ns: int) -> None:
         deadline_ns = time.monotonic_ns() + int(self._reconnect_s * NS_PER_S)
@@ -164,7 +173,7 @@ class Sampler:
                 lost = error
             else:
                 self._ask_state = True
-                self._inbox.put((since_ns, time.monotonic_ns()))
+                self._inbox.put((since_ns, self._clock.now_ns()))
                 return
             with self._wake:
                 if self._stop or self._wake.wait_for(lambda: self._stop, RECONNECT_PAUSE_S):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, Protocol
 
@@ -69,6 +69,9 @@ class Witness(Protocol):
     def completed_stats(self) -> dict[str, Any] | None:
         """The final stats of the domain's last completed job, left in place for others; None where there are none."""
 
+    def state(self) -> tuple[int, int]:
+        """Domain state and its reason."""
+
     def reopen(self) -> None:
         """Connects again after the connection was lost; subscriptions are kept."""
 
@@ -81,9 +84,6 @@ class Source(Witness, Protocol):
 
     def job_stats(self) -> dict[str, Any]:
         """libvirt's job stats by its own keys, plus `type`."""
-
-    def state(self) -> tuple[int, int]:
-        """Domain state and its reason."""
 
     def facts(self) -> Facts:
         """Who the domain is and where it runs."""
@@ -115,6 +115,42 @@ class Hypervisor(Protocol):
         """Lets go of everything."""
 
 
+class Actable(Source, Protocol):
+    """A domain that can also be acted on. Every call may raise SourceError."""
+
+    def abort_job(self) -> None:
+        """Cancels the migration."""
+
+    def start_post_copy(self) -> None:
+        """Switches to post-copy."""
+
+    def suspend(self) -> None:
+        """Pauses the guest; the migration goes on."""
+
+    def set_max_downtime(self, limit_ms: int) -> None:
+        """Sets the downtime limit."""
+
+
+class Migratable(Actable, Protocol):
+    """A domain of which a migration can be started."""
+
+    def migrate(self, destination: str, flags: int, parameters: Mapping[str, Any]) -> None:
+        """Migrates the domain to the libvirt at a URI and returns when that has ended. Raises SourceError when it
+        fails, `lost` when only the connection was: then nobody knows."""
+
+
+def open_migratable(domain: str, uri: str, *, waits: bool = False) -> Migratable:
+    """The domain at a libvirt URI over a read-write connection, or a fake one; `waits`, one that does not migrate by
+    itself. Raises MigkitError when it cannot be reached."""
+    if uri.startswith("fake:"):
+        from migkit.capture.fake import FakeDomain
+
+        return FakeDomain.from_uri(uri, name=domain, waits=waits)
+    from migkit.capture.writable import WritableDomain
+
+    return WritableDomain(domain, uri)
+
+
 def open_source(domain: str, uri: str, *, via: str | None = None, via_socket: str | None = None) -> Source:
     """The domain at a libvirt URI, or a fake one at `fake:///SCENARIO?seed=N`.
 
@@ -139,7 +175,7 @@ def open_witness(uuid: str, uri: str) -> Witness:
     if uri.startswith("fake:"):
         from migkit.capture.fake import FakeDomain
 
-        return FakeDomain.from_uri(uri)
+        return FakeDomain.elsewhere(uri)
     from migkit.capture.libvirt import Destination
 
     return Destination(uuid, uri)

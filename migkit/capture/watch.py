@@ -21,8 +21,9 @@ from migkit.capture import source as s
 from migkit.capture.finisher import Finisher
 from migkit.capture.journal import Annotate, Recording, journal_path
 from migkit.capture.masking import Mask
-from migkit.capture.recorder import Session, signals_to
+from migkit.capture.recorder import signals_to
 from migkit.capture.sampler import in_background
+from migkit.capture.session import Session
 from migkit.capture.stats_row import row_from_stats
 from migkit.capture.watch_folder import Folder, Keep
 from migkit.errors import MigkitError, UsageError

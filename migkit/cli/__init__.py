@@ -26,6 +26,8 @@ _VERBS = (
     "sweep",
     "tune",
     "flags",
+    "migrate",
+    "shadow",
     "pack",
     "lab",
 )

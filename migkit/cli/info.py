@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from migkit import schema
-from migkit.cli.shadow import shadows_in_words
+from migkit.cli.looked_on import shadows_in_words
 from migkit.cli.table import render
 from migkit.cli.traces import add_where, chosen_traces, print_left_out
 from migkit.errors import MigkitError, UsageError

@@ -36,6 +36,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     listing = kinds.add_parser("list", parents=[own], help="the scenarios: name, what it does, about how long")
     listing.set_defaults(handler=run_list)
     _add_record(kinds, [where, own])
+    _add_migrate(kinds, [where, own])
     _add_campaign(kinds, [where, own])
     relabel = kinds.add_parser("relabel", parents=[own], help="write the scenarios' truth into traces recorded earlier")
     relabel.add_argument("traces", nargs="+", metavar="TRACE", help="a trace of the lab, or a folder of them")
@@ -57,6 +58,23 @@ def _add_record(
                         help="a word of yours in the traces' metadata; may be repeated")  # fmt: skip
     record.add_argument("--keep", action="store_true", help="leave the lab up afterwards")
     record.set_defaults(handler=run_record)
+
+
+def _add_migrate(
+    kinds: argparse._SubParsersAction[argparse.ArgumentParser], parents: list[argparse.ArgumentParser]
+) -> None:
+    migrate = kinds.add_parser(
+        "migrate", parents=parents, help="migrate a scenario's guest under a policy, as `migkit migrate` does",
+        description="Migrate a scenario's guest under a policy. With --act what the scenario does to it (abort, "
+        "suspend, ...) is left to the policy; faults happen all the same.",
+    )  # fmt: skip
+    migrate.add_argument("names", nargs="+", metavar="SCENARIO", help="one of `migkit lab list`")
+    migrate.add_argument("-o", "--output", metavar="DIR", type=Path, required=True, help="folder of the traces")
+    migrate.add_argument("--policy", metavar="NAME[,OPTION=VALUE...]", required=True, help="e.g. kubevirt-1.9-stall")
+    migrate.add_argument("--set", action="append", default=[], metavar="OPTION=VALUE", help="as of `migkit migrate`")
+    migrate.add_argument("--act", action="store_true", help="do what the policy decides; without it is only said")
+    migrate.add_argument("--keep", action="store_true", help="leave the lab up afterwards")
+    migrate.set_defaults(handler=run_migrate)
 
 
 def _add_campaign(
@@ -143,6 +161,32 @@ def run_record(arguments: argparse.Namespace) -> int:
                            beside=beside, notes=notes)  # fmt: skip
             for made in finished:
                 print(describe(made), flush=True)
+    return 0
+
+
+def run_migrate(arguments: argparse.Namespace) -> int:
+    """Makes the migrations under the policy: a line each, and a line a decision."""
+    from migkit.cli.policies import one_configuration
+    from migkit.cli.view import decision_line
+    from migkit.lab import scenario
+    from migkit.lab.under import Under, without_acts
+
+    version = one_configuration(
+        argparse.Namespace(policy=[arguments.policy], config=[], set=arguments.set), "lab"
+    ).policy
+    words = ["--policy", arguments.policy, *(["--act"] if arguments.act else [])]
+    under = Under.of(version.version, [*words, *(word for text in arguments.set for word in ("--set", text))])
+    chosen = scenario.choose(scenario.load(arguments.scenarios), arguments.names)
+    with _ended_by_sigterm(), _lab(arguments.dir, keep=arguments.keep) as lab:
+        from migkit.lab.run import run
+
+        for entry in chosen:
+            if sys.stderr.isatty():
+                print(f"{entry.name}: about {format_s(entry.seconds)} ...", file=sys.stderr)
+            for made in run(without_acts(entry) if arguments.act else entry, lab, arguments.output, under=under):
+                print(describe(made), flush=True)
+                for told in made.trace.meta.rule.decisions if made.trace.meta.rule else ():
+                    print(decision_line(dict(told), acts=arguments.act), flush=True)
     return 0
 
 

@@ -60,7 +60,7 @@ def configured(arguments: argparse.Namespace) -> dict[str, Configuration]:
 
 
 def _configured(arguments: argparse.Namespace, text: str) -> tuple[str, Configuration]:
-    from migkit.manifest import changed, read_configuration
+    from migkit.manifest import changed, defaults, read_configuration
     from migkit.policies import policy
 
     label, name, own = _parts(text)
@@ -71,8 +71,16 @@ def _configured(arguments: argparse.Namespace, text: str) -> tuple[str, Configur
         (parse_options(own), f"--policy {text}"),
         (parse_options(_settings(arguments)), "--set"),
     ]
-    found = changed(read_configuration(arguments.config, named.version if named else None), *layers)
+    version = named.version if named else None
+    found = changed(read_configuration(arguments.config, version) if arguments.config else defaults(version), *layers)
     return label or found.policy.name, found
+
+
+def one_configuration(arguments: argparse.Namespace, verb: str) -> Configuration:
+    """The policy of a verb that runs one, and the options of the migration. Raises UsageError unless it is one."""
+    if len(arguments.policy) > 1 or not (arguments.policy or arguments.config):
+        raise UsageError(f"{verb} runs one policy: give --policy, e.g. --policy kubevirt-1.9, or --config FILE")
+    return next(iter(configured(arguments).values()))
 
 
 def has_vfio(arguments: argparse.Namespace) -> bool | None:
@@ -102,7 +110,12 @@ def origins_told(arguments: argparse.Namespace) -> str:
     """The effective options of each configured policy, each with where it came from; empty without --config."""
     if not arguments.config:
         return ""
-    return "".join(_told(label, found) + "\n\n" for label, found in configured(arguments).items())
+    return "".join(told_origins(found, label) + "\n\n" for label, found in configured(arguments).items())
+
+
+def told_origins(found: Configuration, label: str = "") -> str:
+    """The effective options of a configured policy, each with where it came from."""
+    return _told(label or found.policy.name, found)
 
 
 def _told(label: str, found: Configuration) -> str:

@@ -31,13 +31,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )  # fmt: skip
     parser.add_argument("--interval", metavar="MS", type=float, default=100, help="between polls (default: 100)")
     parser.add_argument("--no-wait", action="store_true", help="there must be a migration; do not wait for one")
-    parser.add_argument(
-        "--via", metavar="PREFIX",
-        help="reach libvirt by a command, e.g. 'kubectl exec -i -n NS POD -c compute --' or 'ssh host'",
-    )  # fmt: skip
-    parser.add_argument(
-        "--via-socket", metavar="PATH", help="behind --via, relay to this socket with nc or socat, not virt-ssh-helper"
-    )
+    add_via_options(parser)
     parser.add_argument(
         "--destination", metavar="URI", help="libvirt of the destination, asked for the final stats where needed"
     )
@@ -48,6 +42,17 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument("--force", action="store_true", help="overwrite what exists")
     parser.add_argument("--json", action="store_true", help="print the result as a JSON object")
     parser.set_defaults(handler=run)
+
+
+def add_via_options(parser: argparse.ArgumentParser) -> None:
+    """--via and what goes with it."""
+    parser.add_argument(
+        "--via", metavar="PREFIX",
+        help="reach libvirt by a command, e.g. 'kubectl exec -i -n NS POD -c compute --' or 'ssh host'",
+    )  # fmt: skip
+    parser.add_argument(
+        "--via-socket", metavar="PATH", help="behind --via, relay to this socket with nc or socat, not virt-ssh-helper"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:

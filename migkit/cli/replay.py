@@ -85,7 +85,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _kept(arguments: argparse.Namespace) -> int:
     """Without a policy: what the rules that looked on while the traces were recorded would have done."""
-    from migkit.cli.shadow import kept, replayed
+    from migkit.cli.looked_on import kept, replayed
     from migkit.dataset import open_dataset
 
     found = [(trace, shadow) for trace in open_dataset(*arguments.traces) for shadow in kept(trace.meta)]

@@ -10,8 +10,8 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
+from migkit.cli.looked_on import kept, shadows_in_words
 from migkit.cli.record import described, in_words
-from migkit.cli.shadow import kept, shadows_in_words
 from migkit.errors import UsageError
 from migkit.units import NS_PER_S
 

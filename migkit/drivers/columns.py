@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from migkit import parquet
+from migkit.capture.outcome import MIGRATE
 from migkit.drivers.monitor import ACTIONS
 from migkit.errors import MigkitError
 from migkit.meta import TraceMeta
@@ -34,7 +35,7 @@ NUMBERS = (
 )  # fmt: skip
 _ACTIONS = tuple(ACTIONS.values())
 # What the arrays are made of: columns to ask an Arrow file for.
-READ = (*NUMBERS, "source", "action")
+READ = (*NUMBERS, "source", "action", "error_text")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +49,7 @@ class Columns:
         numbers: by column, its values (unsigned ones by their bits, 0 for null) and where there are any.
         actions: (ns since the job began, action, argument, succeeded) of what was really done of the kinds that a
             monitor does; succeeded where nobody said otherwise.
+        migrate_error: (ns since the job began, text) of the migrate call's failure, where whoever recorded made it.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Columns:
     source: Ints
     numbers: Mapping[str, Known]
     actions: list[tuple[int, str, int | None, bool]]
+    migrate_error: tuple[int, str] | None = None
 
     def came_from(self, source: str) -> Bools:
         """Shape (rows,): whether the row is of this source."""
@@ -77,7 +80,11 @@ def columns(trace: Trace) -> Columns:
     def place(name: str, words: Sequence[str]) -> Ints:
         return pd.Index(words).get_indexer(pd.Index(samples[name].astype(object))).astype(np.int64)
 
-    return _made(trace.name, trace.meta, number, place)
+    def text(name: str, row: int) -> str:
+        value = samples[name].iloc[row]
+        return "" if pd.isna(value) else str(value)
+
+    return _made(trace.name, trace.meta, number, place, text)
 
 
 def table_columns(table: pa.Table, meta: TraceMeta, name: str = "") -> Columns:
@@ -92,7 +99,10 @@ def table_columns(table: pa.Table, meta: TraceMeta, name: str = "") -> Columns:
         places, known = _arrow_number(found)
         return np.where(known, places, -1)
 
-    return _made(name, meta, number, place)
+    def text(name: str, row: int) -> str:
+        return table.column(name)[row].as_py() or ""
+
+    return _made(name, meta, number, place, text)
 
 
 def _arrow_number(column: pa.ChunkedArray) -> Known:
@@ -112,16 +122,20 @@ def _bits(buffer: Any, begin: int, end: int) -> Bools:
 
 
 def _made(
-    name: str, meta: TraceMeta, number: Callable[[str], Known], place: Callable[[str, Sequence[str]], Ints]
-) -> Columns:
+    name: str, meta: TraceMeta, number: Callable[[str], Known], place: Callable[[str, Sequence[str]], Ints],
+    text: Callable[[str, int], str],
+) -> Columns:  # fmt: skip
     numbers = {column: number(column) for column in NUMBERS}
     t0_ns = _begin_ns(numbers)
     if t0_ns is None:
         raise MigkitError(f"{name or 'trace'}: holds no sample of a running migration")
-    t_ns = numbers["mono_ns"][0] - t0_ns
+    t_ns, did = numbers["mono_ns"][0] - t0_ns, place("action", (*_ACTIONS, MIGRATE))
+    succeeded, told = numbers["succeeded"]
+    failed = np.flatnonzero((did == len(_ACTIONS)) & told & (succeeded == 0))
     return Columns(
         name=name, meta=meta, t0_ns=t0_ns, t_ns=t_ns, source=place("source", SOURCES), numbers=numbers,
-        actions=_actions(t_ns, numbers, place("action", _ACTIONS)),
+        actions=_actions(t_ns, numbers, did),
+        migrate_error=(int(t_ns[failed[0]]), text("error_text", int(failed[0]))) if len(failed) else None,
     )  # fmt: skip
 
 
@@ -138,5 +152,5 @@ def _actions(t_ns: Ints, numbers: Mapping[str, Known], which: Ints) -> list[tupl
     (arguments, given), (succeeded, told) = numbers["argument"], numbers["succeeded"]
     return [
         (int(t_ns[i]), _ACTIONS[which[i]], int(arguments[i]) if given[i] else None, bool(succeeded[i] or not told[i]))
-        for i in np.flatnonzero(which >= 0)
+        for i in np.flatnonzero((which >= 0) & (which < len(_ACTIONS)))
     ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from migkit.drivers.monitor import Monitor
-from migkit.policies import base, stall
+from migkit.policies import base, events, stall
 from migkit.policies.integers import float_to_unsigned, unsigned_to_float
 from migkit.units import NS_PER_S, format_bps, format_bytes, format_ms
 
@@ -39,6 +39,23 @@ def internals(monitor: Monitor, t_ns: int) -> dict[str, Any]:
         "relax_deadline_s": s.relax_deadline_ms / 1000 if stalled else None,
         "downtime_ms": s.downtime_ms or None,
     }
+
+
+def deadlines(monitor: Monitor, t_ns: int) -> list[tuple[str, float]]:
+    """What the monitor's clock alone will bring: (what passes, seconds from now), the next first."""
+    s, options = monitor.state, monitor.options
+    if monitor.finished or s.mode == base.POST_COPY or events.abort_in_progress(s.abort_status):
+        return []
+    found = []
+    if s.acceptable_s:
+        switching = options.stall and s.mode != base.PAUSED and s.switch_deadline_s != s.acceptable_s
+        at_s = s.switch_deadline_s if options.stall and s.mode != base.PAUSED else s.acceptable_s
+        # A deadline of whole seconds has passed with the first whole second behind it.
+        found.append(("switchover deadline" if switching else "completion deadline", at_s + 1 - t_ns / NS_PER_S))
+    if options.progress_timeout_s and not options.stall:
+        until_ns = s.last_progress_ns + (options.progress_timeout_s + 1) * NS_PER_S
+        found.append(("progress timeout", (until_ns - t_ns) / NS_PER_S))
+    return sorted(found, key=lambda pair: pair[1])
 
 
 def _threshold(monitor: Monitor) -> float:

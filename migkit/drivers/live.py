@@ -5,73 +5,42 @@ Every wake-up is kept with what it read, so a replay of the trace that comes out
 
 from __future__ import annotations
 
-import queue
-import time
+import contextlib
+import os
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pandas as pd
-
-from migkit.capture.outcome import Ending
-from migkit.capture.source import (
-    NEVER,
-    NO_DOMAIN,
-    NOT_RUNNING,
-    PAUSED,
-    PAUSED_MIGRATION,
-    RUNNING,
-    Event,
-    Facts,
-    Source,
-    SourceError,
-)
-from migkit.capture.stats_row import row_from_stats
-from migkit.drivers.evidence import evidence
-from migkit.drivers.monitor import ACTIONS, Monitor
-from migkit.drivers.replay import checked_size
-from migkit.drivers.schedule import POLL_NS
+from migkit.capture import source as s
+from migkit.capture.clock import Clock
+from migkit.capture.journal import Recording, finalise, journal_path, read, writable
+from migkit.capture.recorder import identity, opened_for, signals_to
+from migkit.capture.sampler import in_background
+from migkit.capture.session import Session
+from migkit.drivers.aftermath import Sides, sides
+from migkit.drivers.watcher import Call, Watcher
 from migkit.errors import MigkitError, UsageError
-from migkit.failures import with_failure
-from migkit.meta import Cadence, End, Migration, TraceMeta
-from migkit.policies import base
-from migkit.policies.base import Wakes
-from migkit.policies.integers import wrap
-from migkit.policies.size import data_size_gb as size_of
+from migkit.policies.size import checked_size
 from migkit.policies.versions import Policy
-from migkit.schema import JOB_UNBOUNDED
-from migkit.trace import Trace
-from migkit.units import NS_PER_MS, NS_PER_S
 
-LIVE_COLUMNS = ("t_s", "action", "argument", "succeeded", "reason", "evidence")
-# The channel between libvirt's events and the monitor: what does not fit is dropped.
-_CHANNEL = 16
+if TYPE_CHECKING:
+    import pandas as pd
 
-Row = dict[str, Any]
+    from migkit.trace import Trace
 
-
-class Actable(Source, Protocol):
-    """A domain that can also be acted on. Every call may raise SourceError."""
-
-    def abort_job(self) -> None:
-        """Cancels the migration."""
-
-    def start_post_copy(self) -> None:
-        """Switches to post-copy."""
-
-    def suspend(self) -> None:
-        """Pauses the guest; the migration goes on."""
-
-    def set_max_downtime(self, limit_ms: int) -> None:
-        """Sets the downtime limit."""
+WITNESS_S = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Live:
     """What a policy did to a running migration, or would have done.
 
-    Attributes: `decisions`, one row a call (`LIVE_COLUMNS`); `trace`, every wake-up with what it read, the events and
-    the actions really taken; `result`, how the monitor ended, or "running" when the migration ended first; `acted`.
+    Attributes: `decisions`, one row a call (`LIVE_COLUMNS`); `trace`, the recording with every wake-up, what it read,
+    the events and the actions really taken; `path` of its file, if one was asked for and could be written, else
+    `problem` says why not; `result`, how the monitor ended, or "running" when the migration ended first; `acted`;
+    `sides`, what there is on both hosts where the migration did not complete.
     """
 
     trace: Trace
@@ -79,278 +48,138 @@ class Live:
     decisions: pd.DataFrame
     result: str
     acted: bool
-
-
-class Session:
-    """A monitor that is woken by hand. `domain` gets its calls when `act`, else they only count as made; `clock` stamps
-    them. `rows` are the wake-ups and the calls really made."""
-
-    def __init__(
-        self, policy: Policy, *, data_size_gb: int, has_vfio: bool, start_ns: int, act: bool = False,
-        domain: Actable | None = None, clock: Callable[[], int] = time.monotonic_ns,
-    ) -> None:  # fmt: skip
-        self._domain, self._act, self._clock, self.start_ns = domain, act, clock, start_ns
-        self.rows: list[Row] = []
-        self._wakes = Wakes(*([] for _ in Wakes._fields))
-        self._said: list[str] = []
-        options = policy.computed(data_size_gb=data_size_gb, has_vfio=has_vfio)
-        self.monitor = Monitor(policy.family, options, self)
-
-    def wake(
-        self, now_ns: int, stats: dict[str, Any] | None, state: tuple[int, int] | None, *, iteration: int | None = None
-    ) -> Row:
-        """One wake-up with what could be read; makes the calls that follow from it. Returns its row."""
-        row: Row = {"mono_ns": now_ns, "wall_ns": time.time_ns(), "source": "wake", **row_from_stats(stats or {})}
-        if iteration is not None:
-            row["event_iteration"] = iteration
-        if state is not None:
-            row["domain_state"], row["domain_reason"] = state
-        self.rows.append(row)
-        self._grow(row, _domain_code(state), iteration is not None)
-        number = len(self._wakes.t_ns) - 1
-        self.monitor.run(self._wakes, number, number + 1)
-        return row
-
-    def _grow(self, row: Row, domain: int, event: bool) -> None:
-        self.monitor.slots.append(base.Slot())
-        values: list[Any] = [row["mono_ns"] - self.start_ns, event, "job_type" in row, row.get("job_type", 0)]
-        for name in ("data_remaining_bytes", "time_elapsed_ms", "memory_iteration", "memory_bps"):
-            value = row.get(name)
-            values += [0 if value is None else wrap(int(value)), value is not None]
-        for column, value in zip(self._wakes, [*values, domain, False], strict=True):
-            column.append(value)
-
-    def call(self, row: int, name: str, argument: int | None) -> bool:
-        """Performs a call of the monitor's, or lets it count as made."""
-        if row < 0:
-            return True
-        self._said.append(evidence(self.monitor, self._wakes.t_ns[row]))
-        if not self._act or self._domain is None:
-            return True
-        now_ns, error = self._clock(), None
-        try:
-            if argument is None:
-                getattr(self._domain, _METHODS[name])()
-            else:
-                getattr(self._domain, _METHODS[name])(argument)
-        except SourceError as raised:
-            error = raised
-        done: Row = {"mono_ns": now_ns, "wall_ns": time.time_ns(), "source": "action", "action": ACTIONS[name]}
-        done |= {"argument": argument, "succeeded": error is None}
-        if error is not None:
-            done |= {"error_code": error.code, "error_text": error.text}
-        self.rows.append(done)
-        return error is None
-
-    def job_type(self, row: int) -> int | None:
-        """The type that this wake-up read; the active one where it read nothing."""
-        return self._wakes.job_type[row] if self._wakes.stats[row] else JOB_UNBOUNDED
-
-    def decisions(self) -> pd.DataFrame:
-        """One row a call so far."""
-        rows = [
-            (self._wakes.t_ns[c.row] / NS_PER_S, ACTIONS[c.name], c.argument, c.succeeded, c.reason, said)
-            for c, said in zip(self.monitor.calls, self._said, strict=True)
-        ]
-        return pd.DataFrame(rows, columns=list(LIVE_COLUMNS)).astype({"argument": "Int64"})
-
-    def result(self) -> str:
-        """How the monitor ended."""
-        result = self.monitor.result
-        if not result.ended:
-            return "running"
-        return f"failed: {result.reason}" if result.failed else "succeeded"
-
-
-_METHODS = {
-    "AbortJob": "abort_job",
-    "MigrateStartPostCopy": "start_post_copy",
-    "Suspend": "suspend",
-    "MigrateSetMaxDowntime": "set_max_downtime",
-}
-
-
-def _domain_code(state: tuple[int, int] | None) -> int:
-    if state is None:
-        return base.DOMAIN_UNKNOWN
-    if state == (PAUSED, PAUSED_MIGRATION):
-        return base.DOMAIN_PAUSED_FOR_MIGRATION
-    return base.DOMAIN_RUNNING if state[0] == RUNNING else base.DOMAIN_OTHER
+    path: Path | None = None
+    problem: str = ""
+    sides: Sides | None = None
 
 
 def live(
-    domain: Actable,
+    domain: s.Source | str,
     policy: Policy,
     *,
     act: bool = False,
+    uri: str = "qemu:///system",
+    via: str | None = None,
+    via_socket: str | None = None,
+    destination: s.Witness | str | None = None,
+    output: str | os.PathLike[str] | None = None,
+    force: bool = False,
+    interval_ms: float = 100,
+    mask_names: bool = False,
     data_size_gb: int | None = None,
     has_vfio: bool | None = None,
-    speed: float = 1.0,
-    limit_s: float = 24 * 3600,
-    on_row: Callable[[Row], None] = lambda row: None,
+    limit_s: float | None = None,
+    watch: Callable[[Watcher], None] | None = None,
+    call: Call | None = None,
 ) -> Live:
     """Waits for a migration of the domain and lives through it under a policy.
 
-    Parameters: `act`, whether calls are really made, else the policy only says what it would do; `data_size_gb`,
-    `has_vfio`, where the domain's own facts are not to be used; `speed`, how many seconds of the domain's world pass
-    in one of ours (fake domains); `limit_s` of that world, after which it stops; `on_row`, called with every row.
-    The recording goes on to the migration's end when the monitor has ended before; Ctrl-C ends both and keeps what
-    there is. Raises MigkitError when the guest's memory is unknown, it goes away, or no migration begins in time.
+    Parameters: `domain`, its name or uuid at the libvirt `uri` (`via`, `via_socket`: as in `record`), or an open one;
+    `act`, whether calls are really made, else the policy only says what it would do, over a read-only connection;
+    `destination`, libvirt of the host it goes to, asked how it ended there; `output`, where the trace goes, `force`
+    overwrites; `interval_ms` between the recorder's polls; `mask_names` as in `record`; `data_size_gb`, `has_vfio`,
+    where the domain's own facts are not to be used; `limit_s`, after which it stops (default: never); `watch` is handed
+    the watcher before anything happens, to look on; `call` is the migrate call that is to be made.
+    The recording goes on to the migration's end when the monitor has ended before. Ctrl-C stops watching and keeps what
+    there is; a migration begun by `call` is cancelled at the first Ctrl-C and left to itself at the second.
+    Raises MigkitError when the guest's memory is unknown, it goes away, or no migration begins in time.
+
+    >>> import migkit as mk
+    >>> found = mk.live("guest", mk.kubevirt("1.8"), uri="fake:///fast?speed=20")
+    >>> found.trace.meta.end.outcome, len(found.decisions)
+    ('completed', 0)
     """
-    if speed <= 0:
-        raise UsageError(f"speed {speed}: must be more than 0")
-    facts = domain.facts()
-    given = None if data_size_gb is None else checked_size(data_size_gb)
-    if given is None and facts.domain.memory_bytes is None:
-        raise MigkitError(f"{facts.domain.name}: the guest's memory is unknown; pass data_size_gb")
-    vfio = bool(facts.domain.has_vfio) if has_vfio is None else has_vfio
-    loop = _Loop(domain, speed=speed, limit_s=limit_s, hears=policy.hears_iterations, on_row=on_row)
-    first, start_ns = loop.first_sample()
-    size = given if given is not None else _size(facts, policy, first)
-    session = Session(
-        policy, data_size_gb=size, has_vfio=vfio, start_ns=start_ns, act=act, domain=domain, clock=loop.now_ns
-    )
-    end = with_failure(loop.run(session, first))
-    meta = TraceMeta(
-        provenance=facts.provenance, origin=facts.origin, domain=facts.domain, host=facts.host, end=end,
-        migration=Migration(downtime_limit_ms=loop.limit_ms),
-        cadence=Cadence(recorder=f"migkit live, {policy.name}", interval_ms=POLL_NS / NS_PER_MS,
-                        iteration_events=policy.hears_iterations, read_only=not act, gaps=tuple(loop.gaps)),
+    target = None if output is None else writable(output, force=force)
+    if data_size_gb is not None:
+        checked_size(data_size_gb)
+    if not 0 < interval_ms <= 60_000:
+        raise UsageError(f"interval {interval_ms:g} ms: must be more than 0 and at most 60000")
+    with contextlib.ExitStack() as signals, contextlib.ExitStack() as stack:
+        opened = opened_for(stack, domain, lambda name: _open(name, uri, act=act, via=via, via_socket=via_socket))
+        facts = in_background(opened.facts)
+        if data_size_gb is None and facts.domain.memory_bytes is None:
+            raise MigkitError(f"{facts.domain.name}: the guest's memory is unknown; pass data_size_gb (--data-size-gb)")
+        far, unknown = _destination(stack, destination, facts)
+        clock = Clock(getattr(opened, "speed", 1.0))
+        watcher = Watcher(
+            opened,
+            facts,
+            policy,
+            clock,
+            act=act,
+            data_size_gb=data_size_gb,
+            has_vfio=has_vfio,
+            limit_s=limit_s,
+            call=call,
+        )
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="migkit-")) if target is None else ""
+        path = Path(folder) / "live.parquet" if target is None else target
+        session = Session(
+            opened, path, interval_ms=interval_ms, destination=far, mask_names=mask_names, companion=watcher,
+            clock=clock,
+        )  # fmt: skip
+        signals.enter_context(signals_to(lambda: None if watcher.interrupted() else session.stop()))
+        if watch is not None:
+            watch(watcher)
+        recording, problem = _recorded(session, watcher, facts, path, force=force)
+        trace = _trace(session, path, recording, facts.domain.name)
+        completed = trace.meta.end.outcome == "completed"
+        found = None if completed else sides(opened, far, trace.meta.end, unknown=unknown)
+    return Live(
+        trace=trace, policy=policy, decisions=watcher.decisions(), result=watcher.result(), acted=act,
+        path=path if target is not None and not problem else None, problem=problem, sides=found,
     )  # fmt: skip
-    rows = sorted([*session.rows, *loop.other_rows], key=lambda row: row["mono_ns"])
-    trace = Trace.from_rows(rows, meta, facts.domain.name)
-    return Live(trace=trace, policy=policy, decisions=session.decisions(), result=session.result(), acted=act)
 
 
-def _size(facts: Facts, policy: Policy, first: dict[str, Any]) -> int:
-    """As a replay of the trace will have it: memory, and the disks that the first statistics speak of."""
-    copied = int(first.get("disk_total") or 0) if policy.counts_migrated_volumes else 0
-    return size_of(memory=facts.domain.memory_bytes, migrated_bytes=[copied])
+def _open(name: str, uri: str, *, act: bool, via: str | None, via_socket: str | None) -> s.Source:
+    if not act:
+        return s.open_source(name, uri, via=via, via_socket=via_socket)
+    if via is not None or via_socket is not None:
+        raise UsageError("acting needs a read-write connection, which via does not give")
+    return s.open_migratable(name, uri)
 
 
-class _Loop:
-    """The monitor's timer and its channel of events, in the time of the domain's world."""
+def _destination(
+    stack: contextlib.ExitStack, there: s.Witness | str | None, facts: s.Facts
+) -> tuple[s.Witness | None, str]:
+    """The destination as far as it can be asked from here, and why not."""
+    if there is None:
+        return None, "nobody said how to ask it (--destination URI)"
+    if not isinstance(there, str):
+        return there, ""
+    try:
+        found: s.Witness | None = in_background(lambda: s.open_witness(identity(facts), there), WITNESS_S)
+    except MigkitError as error:
+        return None, str(error)
+    if found is None:
+        return None, f"{there}: no answer within {WITNESS_S:g} s"
+    stack.callback(found.close)
+    return found, ""
 
-    def __init__(
-        self, domain: Actable, *, speed: float, limit_s: float, hears: bool, on_row: Callable[[Row], None]
-    ) -> None:
-        self._domain, self._speed, self._hears, self._on_row = domain, speed, hears, on_row
-        self._zero_ns = time.monotonic_ns()
-        self._limit_ns = self._zero_ns + int(limit_s * NS_PER_S)
-        self._events: queue.Queue[Event] = queue.Queue(maxsize=_CHANNEL)
-        self._ending = Ending()
-        self.other_rows: list[Row] = []
-        self.limit_ms: int | None = None
-        self._told, self._woken_ns = 0, 0
-        self._lost_ns: int | None = None
-        self.gaps: list[tuple[int, int]] = []
-        domain.subscribe(self._heard)
 
-    def now_ns(self) -> int:
-        """The time of the domain's world."""
-        return self._zero_ns + int((time.monotonic_ns() - self._zero_ns) * self._speed)
+def _recorded(
+    session: Session, watcher: Watcher, facts: s.Facts, path: Path, *, force: bool
+) -> tuple[Recording | None, str]:
+    """The recording, or why there is none although the migration was lived through to its end."""
+    try:
+        return session.run(facts, lambda journal: finalise(journal.fd, journal.path, path, force=force)), ""
+    except MigkitError as error:
+        if not session.ended and watcher.unanswered:
+            raise MigkitError(f"{error}; but libvirt may still begin the migration: virsh domjobinfo tells") from None
+        if not session.ended:
+            raise
+        return None, str(error)
 
-    def _heard(self, event: Event) -> None:
-        if event.kind == "iteration":
-            try:
-                self._events.put_nowait(event)
-            except queue.Full:
-                return
-            return
-        row: Row = {"mono_ns": self.now_ns(), "wall_ns": event.wall_ns, "source": event.kind}
-        if event.lifecycle is not None:
-            row["lifecycle_event"], row["lifecycle_detail"] = event.lifecycle
-        self.other_rows.append(row | row_from_stats(event.stats))
 
-    def first_sample(self) -> tuple[dict[str, Any], int]:
-        """The first stats of a running job, and when that job began."""
-        while self.now_ns() < self._limit_ns:
-            stats, error = self._ask()
-            if error is not None and (error.code in (NO_DOMAIN, NOT_RUNNING) or error.code in NEVER):
-                raise MigkitError(f"no migration to live through: {error.text}")
-            if stats is not None and stats.get("type") == JOB_UNBOUNDED:
-                self.limit_ms = self._domain.max_downtime_ms()
-                return stats, self.now_ns() - int(stats.get("time_elapsed", 0)) * NS_PER_MS
-            self._sleep(POLL_NS // 4)
-        raise MigkitError("no migration began in time")
+def _trace(session: Session, path: Path, recording: Recording | None, name: str) -> Trace:
+    """What was written, or put together from the journal and what it lacks."""
+    from migkit.trace import Trace
 
-    def run(self, session: Session, first: dict[str, Any]) -> End:
-        """Wakes the monitor until it has ended, and lives on until the migration has."""
-        # The job's clock in the trace is that of its first row: the first wake reads exactly this sample.
-        begun_ns = session.start_ns + int(first.get("time_elapsed", 0)) * NS_PER_MS
-        self._note(session.wake(begun_ns, first, self._state()))
-        self._woken_ns = self.now_ns()
-        try:
-            while self.now_ns() < self._limit_ns and not self._over(self.now_ns()):
-                self._wake(session)
-        except KeyboardInterrupt:
-            return self._ending.end or End(outcome="interrupted", evidence="the monitor was stopped while the job ran")
-        late = "the time limit was reached" if self.now_ns() >= self._limit_ns else "nobody said how it ended"
-        return self._ending.end or End(outcome="lost", evidence=late)
-
-    def _wake(self, session: Session) -> None:
-        """One wake-up of the monitor; once that has ended, a row like a recorder's."""
-        event = self._next_event(self._woken_ns + POLL_NS)
-        stats, error = self._ask()
-        self._woken_ns = now_ns = self.now_ns()
-        if session.monitor.finished:
-            row: Row = {"mono_ns": now_ns, "wall_ns": time.time_ns(), "source": "poll", **row_from_stats(stats or {})}
-            self.other_rows.append(row)
-        else:
-            iteration = None if event is None else event.iteration
-            row = session.wake(now_ns, stats, self._state(), iteration=iteration)
-        if error is not None:
-            row["error_code"], row["error_text"] = error.code, error.text
-            if error.lost:
-                self._reconnect(now_ns)
-        self._note(row)
-
-    def _reconnect(self, since_ns: int) -> None:
-        """Opens a lost connection again; at the next wake, if not now. What lies between is a gap of the trace."""
-        try:
-            self._domain.reopen()
-        except SourceError:
-            self._lost_ns = self._lost_ns or since_ns
-        else:
-            self.gaps.append((self._lost_ns or since_ns, self.now_ns()))
-            self._lost_ns = None
-
-    def _note(self, row: Row) -> None:
-        for seen in self.other_rows[self._told :]:
-            self._told += 1
-            self._ending.see(seen)
-            self._on_row(seen)
-        if row["source"] == "wake":
-            self._ending.see(row)
-            self._on_row(row)
-
-    def _over(self, now_ns: int) -> bool:
-        return self._ending.settled(now_ns) or self._ending.overdue(now_ns)
-
-    def _next_event(self, due_ns: int) -> Event | None:
-        """An iteration event, or None when the timer is first."""
-        while True:
-            left_s = (due_ns - self.now_ns()) / NS_PER_S / self._speed
-            if left_s <= 0:
-                return None
-            try:
-                event = self._events.get(timeout=left_s)
-            except queue.Empty:
-                return None
-            if self._hears:
-                return event
-
-    def _ask(self) -> tuple[dict[str, Any] | None, SourceError | None]:
-        try:
-            return self._domain.job_stats(), None
-        except SourceError as error:
-            return None, error
-
-    def _state(self) -> tuple[int, int] | None:
-        try:
-            return self._domain.state()
-        except SourceError:
-            return None
-
-    def _sleep(self, duration_ns: int) -> None:
-        time.sleep(duration_ns / NS_PER_S / self._speed)
+    if recording is not None:
+        return Trace.load(path, name)
+    try:
+        rows = read(journal_path(path)).rows
+    except MigkitError:
+        rows = []
+    known = sorted([*rows, *session.unwritten_rows], key=lambda row: int(row["mono_ns"]))
+    return Trace.from_rows(known, session.meta, name)

@@ -14,6 +14,10 @@ from typing import Any, Protocol
 from migkit.policies import base, compiled, events, polling
 from migkit.policies.base import Options, PlainState, Slot, Wakes
 from migkit.policies.versions import Family
+from migkit.units import NS_PER_MS
+
+# How long after a wake-up the monitor's timer wakes it again.
+POLL_NS = 400 * NS_PER_MS
 
 CALLS = {
     base.START_POST_COPY: "MigrateStartPostCopy",

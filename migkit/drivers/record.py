@@ -9,6 +9,7 @@ import numpy as np
 from migkit import stats
 from migkit.drivers.columns import Bools, Columns, Ints, columns
 from migkit.drivers.monitor import ACTIONS, CALLS
+from migkit.drivers.replies import Replies, replies
 from migkit.drivers.schedule import Schedule
 from migkit.policies import base
 from migkit.policies.base import Wakes
@@ -28,12 +29,14 @@ _READ = ("job_type", "data_remaining_bytes", "time_elapsed_ms", "memory_iteratio
 
 class Record:
     """What a trace has to say to a monitor. `actions`: (ns since the job began, action, argument, succeeded) of what
-    was really done of the kinds that a monitor does."""
+    was really done of the kinds that a monitor does; `error`: what the migrate call failed with, where that is known.
+    """
 
     def __init__(self, trace: Trace | Columns) -> None:
         self.columns = trace if isinstance(trace, Columns) else columns(trace)
         self.actions = self.columns.actions
         self._state_ns, self._states = _states(self.columns)
+        self._failed_ns, self.error = self.columns.migrate_error or (np.iinfo(np.int64).max, "")
 
     def wakes(self, plan: Schedule) -> Wakes:
         """The columns of a schedule's wake-ups."""
@@ -45,18 +48,24 @@ class Record:
             known = there[places] & read
             chosen = np.where(known, values[places], 0)
             made += [known, chosen] if name == "job_type" else [chosen, known]
-        made.append(self._states[np.searchsorted(self._state_ns, plan.t_ns, side="right") - 1])
-        made.append(np.zeros(len(places), dtype=bool))
+        if plan.recorded:
+            made.append(_codes(self.columns, plan.wake))
+        else:
+            made.append(self._states[np.searchsorted(self._state_ns, plan.t_ns, side="right") - 1])
+        made.append(plan.t_ns >= self._failed_ns)
         return Wakes(*made)
 
-    def failures(self, plan: Schedule) -> Ints:
-        """The calls that fail at each wake, a bit `1 << action` for each: the record's first action of the kind within
-        a second of it did."""
-        found: Ints = np.zeros(len(plan.t_ns), dtype=np.int64)
-        for at_ns, name, _, succeeded in reversed(self.actions):
-            near, bit = np.abs(plan.t_ns - at_ns) <= SAME_NS, 1 << CODES[name]
-            found[near] = found[near] & ~bit | (0 if succeeded else bit)
-        return found
+    def replies(self, plan: Schedule) -> Replies:
+        """How calls at the wakes end: as the record's of the same kind within a second; at recorded wakes, as those up
+        to the next wake."""
+        rule = self.columns.meta.rule
+        # What merely counted as made has no row: one that is there is somebody else's.
+        looked_on = plan.recorded and rule is not None and not rule.acted
+        calls = [] if looked_on else [(at_ns, CODES[name], ok) for at_ns, name, _, ok in self.actions]
+        earliest_ns, latest_ns = plan.t_ns - SAME_NS, plan.t_ns + SAME_NS
+        if plan.recorded:
+            earliest_ns, latest_ns = plan.t_ns, np.append(plan.t_ns[1:], latest_ns[-1])
+        return replies(calls, earliest_ns, latest_ns)
 
     def limits_ms(self, plan: Schedule) -> Ints:
         """QEMU's downtime limit in force at each wake, its default where nobody told another."""
@@ -66,6 +75,15 @@ class Record:
             at_ns.append(max(t_ns, at_ns[-1]))
             limits.append(limit_ms)
         return np.array(limits, dtype=np.int64)[np.searchsorted(at_ns, plan.t_ns, side="right") - 1]
+
+
+def _codes(trace: Columns, wakes: Ints) -> Ints:
+    """What GetState told at the wake-ups themselves."""
+    (state, told), (reason, _) = trace.numbers["domain_state"], trace.numbers["domain_reason"]
+    paused = (state == _STATE_PAUSED) & (reason == _PAUSED_FOR_MIGRATION)
+    codes = np.where(state == _STATE_RUNNING, base.DOMAIN_RUNNING, base.DOMAIN_OTHER)
+    codes = np.where(paused, base.DOMAIN_PAUSED_FOR_MIGRATION, codes)
+    return np.where(told, codes, base.DOMAIN_UNKNOWN)[wakes]
 
 
 def _states(trace: Columns) -> tuple[Ints, Ints]:

@@ -12,13 +12,16 @@ import pandas as pd
 
 from migkit.drivers.columns import columns
 from migkit.drivers.evidence import INTERNAL_COLUMNS, evidence, internals
-from migkit.drivers.monitor import ACTIONS, Monitor
+from migkit.drivers.monitor import ACTIONS, POLL_NS, Monitor
 from migkit.drivers.record import CODES, SAME_NS, Record
-from migkit.drivers.schedule import PHASES, POLL_NS, Schedule, schedules
+from migkit.drivers.replies import refused
+from migkit.drivers.schedule import PHASES, Schedule, schedules
 from migkit.errors import MigkitError, UsageError, unknown
 from migkit.fidelity import Answer, Level, answers, counted_memory_bytes, interval_ms
+from migkit.meta import TraceMeta
 from migkit.policies import base
 from migkit.policies.base import Options, Wakes
+from migkit.policies.size import checked_size
 from migkit.policies.size import data_size_gb as size_of
 from migkit.policies.versions import Policy
 from migkit.trace import Readable, Trace
@@ -98,7 +101,7 @@ def replay(
     compiled_form: bool = False,
     anyway: bool = False,
 ) -> Replay:
-    """Reruns a policy over a trace at 8 phases of the monitor's 400 ms (or at the wakes that the trace recorded).
+    """Reruns a policy over a trace at 8 phases of the monitor's 400 ms, or at the wakes that it was recorded with.
 
     Parameters: `failures`, libvirt call name -> which of its calls fail, counted from 1, 0 for every one;
     `data_size_gb` and `has_vfio`, where the trace does not know them or other ones are meant; `compiled_form` runs the
@@ -120,10 +123,10 @@ def replay(
             f"{trace.name or 'trace'} cannot answer for {policy.name}: {fidelity.why} (anyway=True, --anyway: go on)"
         )
     size = trace_data_size(trace, policy) if data_size_gb is None else checked_size(data_size_gb)
-    vfio = bool(trace.meta.domain.has_vfio) if has_vfio is None else has_vfio
+    vfio = trace_has_vfio(trace.meta) if has_vfio is None else has_vfio
     options = policy.computed(data_size_gb=size, has_vfio=vfio)
     record = Record(columns(trace))
-    plans = schedules(record.columns, events=policy.hears_iterations)
+    plans = schedules(record.columns, events=policy.hears_iterations, policy=policy)
     lives = [
         _Life(record, policy, options, plan, failures or {}, compiled_form, watched=index == 0)
         for index, plan in enumerate(plans)
@@ -177,17 +180,13 @@ def _check(trace: Trace, policy: Policy, failures: Mapping[str, Sequence[int]]) 
             raise UsageError(f"failures of {name}: {numbers!r} is not a list of numbers, e.g. [1, 2], or [0] for all")
 
 
-def checked_size(data_size_gb: int) -> int:
-    """A data size that somebody gave. Raises UsageError unless it is a whole number of GB, from 0 to a billion."""
-    if isinstance(data_size_gb, bool) or not isinstance(data_size_gb, int) or not 0 <= data_size_gb <= 10**9:
-        raise UsageError(f"data_size_gb {data_size_gb!r}: must be a whole number of GB, 0 or more")
-    return data_size_gb
-
-
 def trace_data_size(trace: Readable, policy: Policy) -> int:
     """The data size behind the deadline, in GB: the guest's memory, else what libvirt counts of it (which is a little
     more); and, where the version counts them and the migration copied disks, what libvirt said of them when it first
-    did."""
+    did. A rule that ran beside the migration had its own."""
+    rule = trace.meta.rule
+    if rule is not None and rule.policy == policy.name and rule.data_size_gb is not None:
+        return rule.data_size_gb
     memory = trace.meta.domain.memory_bytes
     if memory is None:
         memory = counted_memory_bytes(trace)
@@ -199,6 +198,12 @@ def trace_data_size(trace: Readable, policy: Policy) -> int:
     return size_of(memory=memory, migrated_bytes=[copied])
 
 
+def trace_has_vfio(meta: TraceMeta) -> bool:
+    """Whether the guest has host devices, or was taken for one that has by the rule beside the migration."""
+    rule = meta.rule
+    return bool(meta.domain.has_vfio if rule is None or rule.has_vfio is None else rule.has_vfio)
+
+
 class _Life:
     """One monitor over one schedule: a hypervisor that answers from the record."""
 
@@ -206,12 +211,14 @@ class _Life:
         self, record: Record, policy: Policy, options: Options, plan: Schedule, failures: Mapping[str, Sequence[int]],
         compiled_form: bool, *, watched: bool,
     ) -> None:  # fmt: skip
-        self.plan, self.failures, self.failed = plan, failures, record.failures(plan)
+        self.plan, self.failures = plan, failures
+        self.replies, self.used = record.replies(plan).plain(), [0] * base.CANCEL
         self.wakes = record.wakes(plan)
         self.counts: dict[str, int] = {}
         self.evidence: list[str] = []
         self.snapshots: list[dict[str, Any]] = []
-        self.monitor = Monitor(policy.family, options, self, room=int(plan.event.sum()), compiled_form=compiled_form)
+        self.monitor = Monitor(policy.family, options, self, errors=lambda row: record.error,
+                               room=int(plan.event.sum()), compiled_form=compiled_form)  # fmt: skip
         wakes = self.wakes if compiled_form else Wakes(*(column.tolist() for column in self.wakes))
         row, count = 0, len(plan.t_ns)
         while row < count and not self.monitor.finished:
@@ -231,7 +238,7 @@ class _Life:
             return False
         if row < 0:
             return True
-        return not self.failed[row] >> CODES[ACTIONS[name]] & 1
+        return not refused(self.replies, self.used, CODES[ACTIONS[name]], row)
 
     def job_type(self, row: int) -> int | None:
         """What GetJobInfo tells at this wake."""

@@ -3,21 +3,23 @@
 A monitor polls 400 ms after its previous wake; from v1.9 an iteration event wakes it too, and restarts the 400 ms
 (kubevirt/kubevirt pkg/virt-launcher/virtwrap/live-migration-source.go, v0.59 to v1.9). The trace was sampled at other
 moments, so the schedule is laid over it at several phases of the 400 ms, and a wake reads the newest sample.
-Where the trace holds wakes that a monitor recorded, those are used and nothing else.
+Where the trace holds wakes that a monitor recorded under the same rule, those are used and nothing else.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from migkit.drivers.columns import Bools, Columns, Ints, columns
+from migkit.drivers.monitor import POLL_NS
 from migkit.errors import MigkitError
+from migkit.fidelity import ran_beside
+from migkit.policies.versions import Policy
 from migkit.trace import Trace
 from migkit.units import NS_PER_MS
 
-POLL_NS = 400 * NS_PER_MS
 PHASES = 8
 # An event without a sample of its own is read from the sample after it, as a monitor would have, if it came so soon.
 EVENT_SAMPLE_NS = 100 * NS_PER_MS
@@ -34,7 +36,7 @@ class Schedule:
         row: shape (wakes,), the trace's row that the wake reads, -1 where there was nothing to read.
         age_ns: shape (wakes,), how old that row was, the largest number where there was none.
         phase_ms: how far the first poll lies behind the job's start.
-        recorded: whether these are wakes that a real monitor recorded.
+        wake: shape (wakes,), the trace's row that is the wake itself, where real wakes were recorded, else empty.
     """
 
     t_ns: Ints
@@ -42,35 +44,44 @@ class Schedule:
     row: Ints
     age_ns: Ints
     phase_ms: float
-    recorded: bool = False
+    wake: Ints = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+
+    @property
+    def recorded(self) -> bool:
+        """Whether these are wakes that a real monitor recorded."""
+        return len(self.wake) > 0
 
 
-def schedules(trace: Trace | Columns, *, events: bool, phases: int = PHASES) -> list[Schedule]:
+def schedules(
+    trace: Trace | Columns, *, events: bool, phases: int = PHASES, policy: Policy | None = None
+) -> list[Schedule]:
     """The wake-ups of a monitor that started with the job, at `phases` evenly spread phases of its 400 ms, the one
     that polls at whole multiples of 400 ms first; or the recorded wakes alone.
 
-    `events`: whether iteration events wake this monitor. Raises MigkitError when the trace has no running job.
+    `events`: whether iteration events wake this monitor; `policy`, which it is: where the trace names the rule behind
+    its wakes, they are those of no other (which hears other events, and ends at another time). Raises MigkitError when
+    the trace has no running job.
     """
     found = trace if isinstance(trace, Columns) else columns(trace)
-    recorded = _recorded(found)
+    recorded = _recorded(found, policy)
     if recorded is not None:
         return [recorded]
     reading = _Reading(found)
     return [_schedule(reading, _first_ns(k, phases), events=events) for k in range(phases)]
 
 
-def schedule(trace: Columns, *, events: bool, phase: int = 0) -> Schedule:
+def schedule(trace: Columns, *, events: bool, phase: int = 0, policy: Policy | None = None) -> Schedule:
     """The wake-ups at one of the PHASES alone, or the recorded ones."""
-    return _recorded(trace) or _schedule(_Reading(trace), _first_ns(phase, PHASES), events=events)
+    return _recorded(trace, policy) or _schedule(_Reading(trace), _first_ns(phase, PHASES), events=events)
 
 
 def _first_ns(phase: int, phases: int) -> int:
     return POLL_NS * (phases - phase) // phases
 
 
-def _recorded(trace: Columns) -> Schedule | None:
+def _recorded(trace: Columns, policy: Policy | None) -> Schedule | None:
     rows = np.flatnonzero(trace.came_from("wake"))
-    if not len(rows):
+    if not len(rows) or not ran_beside(trace.meta, policy):
         return None
     answered, t_ns = _answered(trace)[rows], trace.t_ns[rows]
     return Schedule(
@@ -79,7 +90,7 @@ def _recorded(trace: Columns) -> Schedule | None:
         row=np.where(answered, rows, -1),
         age_ns=np.where(answered, 0, NO_SAMPLE_NS),
         phase_ms=float(t_ns[0]) / NS_PER_MS,
-        recorded=True,
+        wake=rows,
     )
 
 

@@ -124,6 +124,7 @@ class Control:
             "suspend": lambda guest: guest.suspend(),
             "abort": lambda guest: guest.abortJob(),
             "set_max_downtime": lambda guest: guest.migrateSetMaxDowntime(int(argument or 0), 0),
+            "destroy_guest": lambda guest: guest.destroy(),
             "set_bandwidth": lambda guest: guest.migrateSetMaxSpeed(int(argument or 0), 0),
         }
         return _outcome(lambda: calls[action](self._source.lookupByName(domain)))
@@ -133,19 +134,27 @@ class Control:
         for uri in (self.lab.a.uri, self.lab.b.uri):
             # Connections of their own: those of a daemon that was restarted are dead.
             with contextlib.suppress(libvirt.libvirtError), contextlib.closing(libvirt.open(uri)) as connection:
-                connection.lookupByName(domain).destroy()
+                _end(connection.lookupByName(domain))
 
     def end_all_guests(self) -> None:
         """Ends every guest on both hosts."""
         for connection in (self._source, self._destination):
             for guest in connection.listAllDomains():
-                with contextlib.suppress(libvirt.libvirtError):
-                    guest.destroy()
+                _end(guest)
 
     def _connect(self, uri: str) -> Any:
         connection = libvirt.open(uri)
         self._open.append(connection)
         return connection
+
+
+def _end(guest: Any) -> None:
+    """Ends a guest, and forgets it where KubeVirt's flags have had it defined."""
+    with contextlib.suppress(libvirt.libvirtError):
+        guest.destroy()
+    with contextlib.suppress(libvirt.libvirtError):
+        if guest.isPersistent():
+            guest.undefine()
 
 
 def _outcome(call: Callable[[], Any]) -> Outcome:

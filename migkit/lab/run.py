@@ -9,7 +9,7 @@ import secrets
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,7 @@ from migkit.lab.heartbeat import DESTINATION, SOURCE, Line, Listener
 from migkit.lab.hosts import Lab, wait_until
 from migkit.lab.recording import Recording, record
 from migkit.lab.scenario import Guest, Scenario, seeded
+from migkit.lab.under import Migrating, Under
 from migkit.meta import Heartbeat
 from migkit.meta import Lab as LabMeta
 from migkit.trace import Trace
@@ -39,13 +40,15 @@ _CHECKED_BPS = 125 * MIB  # guest/init.c: CHECK_PAGES in every tick
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """A migration that was made: its trace, how the migrate call ended, and the actions that it ended too early for."""
+    """A migration that was made: its trace, how the migrate call ended, and the actions that it ended too early for;
+    `told`, what `migkit migrate` said of it, a JSON object a line."""
 
     path: Path
     trace: Trace
     outcome: Outcome
     guest_corrupted: bool
     missed: tuple[str, ...]
+    told: Sequence[Mapping[str, Any]] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,13 +66,14 @@ class _Observed:
 
 def run(
     scenario: Scenario, lab: Lab, output: Path, *, via: bool = False, interval_ms: float = 100,
-    beside: Scenario | None = None, notes: Mapping[str, Any] | None = None,
+    beside: Scenario | None = None, notes: Mapping[str, Any] | None = None, under: Under | None = None,
 ) -> list[Run]:  # fmt: skip
     """Makes the migration and saves its trace as `output`/SCENARIO.parquet, with a number when that exists.
 
     A guest that came up with corrupted memory (an emulator's fault, about one in forty under TCG) is kept as
     SCENARIO-corrupted.parquet and the migration repeated once: then two runs are returned, the last one last.
-    `beside` is migrated at the same moment, and its run returned too. `notes` go into the traces' metadata.
+    `beside` is migrated at the same moment, and its run returned too. `notes` go into the traces' metadata. `under`: it
+    is `migkit migrate` that makes the migration, under a policy.
 
     Raises MigkitError when the folder cannot be written, the guest does not boot, or the recorder fails.
     """
@@ -80,7 +84,7 @@ def run(
         raise MigkitError(f"{output}: cannot be made ({error.strerror or error})") from None
     wanted = [scenario] if beside is None else [scenario, beside]
     plan = _Plan(
-        lab=lab, image=image, output=output, via=via, interval_ms=interval_ms, notes=notes or {},
+        lab=lab, image=image, output=output, via=via, interval_ms=interval_ms, notes=notes or {}, under=under,
         start=threading.Barrier(len(wanted)), end=threading.Barrier(len(wanted)),
     )  # fmt: skip
     with lab.busy():
@@ -105,6 +109,7 @@ class _Plan:
     via: bool
     interval_ms: float
     notes: Mapping[str, Any]
+    under: Under | None
     start: threading.Barrier
     end: threading.Barrier
 
@@ -139,13 +144,20 @@ def _one(plan: _Plan, scenario: Scenario, *, first: bool) -> Run:
     scenario = seeded(scenario, secrets.randbelow(2**31))
     with tempfile.TemporaryDirectory(prefix="recording-", dir=lab.folder) as temporary:
         recorded = Path(temporary) / "trace.parquet"
-        with (
-            _guest(scenario, lab, plan.image, first=first) as (control, listener),
-            record(lab, scenario.name, recorded, via=plan.via, interval_ms=plan.interval_ms) as recorder,
-        ):
-            _wait(plan.start)
-            seen = _migrate(scenario, control, listener)
-            _finish(recorder, seen.outcome)
+        with booted(scenario, lab, plan.image, first=first) as (control, listener):
+            migrating = None
+            if plan.under is not None:
+                migrating = Migrating(lab, scenario, plan.under, recorded, interval_ms=plan.interval_ms)
+                _wait(plan.start)
+                with contextlib.closing(migrating):
+                    seen = _migrate(scenario, control, listener, migrating.run)
+            else:
+                with record(lab, scenario.name, recorded, via=plan.via, interval_ms=plan.interval_ms) as recorder:
+                    _wait(plan.start)
+                    seen = _migrate(
+                        scenario, control, listener, lambda: control.migrate(scenario.name, scenario.migration)
+                    )
+                    _finish(recorder, seen.outcome)
             _wait(plan.end)
         trace = _merge(Trace.load(recorded), scenario, lab, seen)
     notes = {"accelerator": lab.accelerator, "processors": os.cpu_count(), "load_average_before": load,
@@ -154,7 +166,10 @@ def _one(plan: _Plan, scenario: Scenario, *, first: bool) -> Run:
     path = _free(plan.output, f"{scenario.name}-corrupted" if seen.corrupted else scenario.name)
     trace = dataclasses.replace(trace, name=path.stem)
     trace.save(path)
-    return Run(path=path, trace=trace, outcome=seen.outcome, guest_corrupted=seen.corrupted, missed=seen.missed)
+    told = tuple(migrating.told) if migrating else ()
+    return Run(
+        path=path, trace=trace, outcome=seen.outcome, guest_corrupted=seen.corrupted, missed=seen.missed, told=told
+    )
 
 
 def _load_average() -> list[float]:
@@ -178,7 +193,7 @@ def _finish(recording: Recording, outcome: Outcome) -> None:
 
 
 @contextlib.contextmanager
-def _guest(scenario: Scenario, lab: Lab, image: guest.GuestImage, *, first: bool) -> Iterator[tuple[Control, Listener]]:
+def booted(scenario: Scenario, lab: Lab, image: guest.GuestImage, *, first: bool) -> Iterator[tuple[Control, Listener]]:
     """The guest on the source, booted and with its memory filled; ended on both hosts afterwards."""
     name, serial = scenario.name, lab.folder / ("serial" if first else "serial2")
     with Listener(serial) as listener, Control(lab) as control:
@@ -203,11 +218,11 @@ def _clean(lab: Lab) -> None:
     lab.a.block_port(blocked=False)
 
 
-def _migrate(scenario: Scenario, control: Control, listener: Listener) -> _Observed:
+def _migrate(scenario: Scenario, control: Control, listener: Listener, migrate: Callable[[], Outcome]) -> _Observed:
     limit_ms = control.set_downtime_limit(scenario.name, scenario.migration.downtime_ms)
     time.sleep(_SETTLE_S)  # beats before the migration tell the heartbeat's own gaps
     since_ns, wall_ns = time.monotonic_ns() - int(_SETTLE_S * NS_PER_S), time.time_ns()
-    outcome, rows, missed = _call_and_act(scenario, control)
+    outcome, rows, missed = _call_and_act(scenario, control, migrate)
     corrupted = _is_corrupted(listener, scenario.guest, moved=outcome.succeeded)
     beats = heartbeat.measure(
         listener.lines, interval_ms=scenario.guest.hb_ms, since_ns=since_ns, until_ns=time.monotonic_ns()
@@ -218,12 +233,19 @@ def _migrate(scenario: Scenario, control: Control, listener: Listener) -> _Obser
     )  # fmt: skip
 
 
-def _call_and_act(scenario: Scenario, control: Control) -> tuple[Outcome, Sequence[Row], tuple[str, ...]]:
+def _call_and_act(
+    scenario: Scenario, control: Control, migrate: Callable[[], Outcome]
+) -> tuple[Outcome, Sequence[Row], tuple[str, ...]]:
     """The migrate call in a thread, the actions beside it: how the call ended, the rows, the actions never done."""
-    name, ended, outcomes, timeout_s = scenario.name, threading.Event(), list[Outcome](), 3 * scenario.seconds + 30
+    name, ended, timeout_s = scenario.name, threading.Event(), 3 * scenario.seconds + 30
+    outcomes: list[Outcome] = []
+    failures: list[MigkitError] = []
 
     def call() -> None:
-        outcomes.append(control.migrate(name, scenario.migration))
+        try:
+            outcomes.append(migrate())
+        except MigkitError as error:
+            failures.append(error)
         ended.set()
 
     actions = Actions(control, name, scenario, time.monotonic_ns())
@@ -236,6 +258,8 @@ def _call_and_act(scenario: Scenario, control: Control) -> tuple[Outcome, Sequen
         if not ended.is_set():
             _break_off(control, name, ended)
         caller.join(30)
+    if failures:
+        raise failures[0]
     if not in_time or not outcomes:
         raise MigkitError(f"lab: {name} did not end within {timeout_s:.0f} s: the scenario needs other values")
     return outcomes[0], actions.rows, missed
@@ -269,9 +293,12 @@ def _merge(trace: Trace, scenario: Scenario, lab: Lab, seen: _Observed) -> Trace
     meta, asked = trace.meta, scenario.migration
     value, names = flags(asked)
     migration = dataclasses.replace(
-        meta.migration, flags=value, flag_names=names, parameters=parameters(asked, lab.b.address),
-        downtime_limit_ms=seen.downtime_limit_ms, started_wall_ns=seen.started_wall_ns,
-    )  # fmt: skip
+        meta.migration, downtime_limit_ms=seen.downtime_limit_ms, started_wall_ns=seen.started_wall_ns
+    )
+    if meta.rule is None:
+        migration = dataclasses.replace(
+            migration, flags=value, flag_names=names, parameters=parameters(asked, lab.b.address)
+        )
     about = LabMeta(
         scenario=scenario.name, description=scenario.description, guest=_told(scenario.guest),
         guest_corrupted=seen.corrupted, truth=scenario.truth.label if scenario.truth else {},

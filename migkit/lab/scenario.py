@@ -28,6 +28,7 @@ ACTIONS: Final[Mapping[str, tuple[str, ...]]] = {
     "abort": (),
     "set_max_downtime": ("downtime_ms",),
     "set_bandwidth": ("bandwidth_mibps",),
+    "destroy_guest": (),
     "stop_destination": ("seconds",),
     "kill_destination": (),
     "restart_destination_daemon": (),

@@ -58,3 +58,10 @@ def data_size_gb(
 def rounded_up(value: Decimal) -> Decimal:
     """A quantity in whole units, away from zero."""
     return value.to_integral_value(rounding=ROUND_UP)
+
+
+def checked_size(data_size_gb: int) -> int:
+    """A data size that somebody gave. Raises UsageError unless it is a whole number of GB, from 0 to a billion."""
+    if isinstance(data_size_gb, bool) or not isinstance(data_size_gb, int) or not 0 <= data_size_gb <= 10**9:
+        raise UsageError(f"data_size_gb {data_size_gb!r}: must be a whole number of GB, 0 or more")
+    return data_size_gb

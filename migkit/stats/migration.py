@@ -366,11 +366,12 @@ def limit_changes(
 def marks(trace: Trace) -> pd.DataFrame:
     """Moments worth a mark on a time axis: what was done to the migration, and what lifecycle events told.
 
-    Returns t_s, kind (action or event) and label, in time order; the start of the migration itself is left out.
+    Returns t_s, kind (action or event) and label, in time order; the migrate call itself is left out.
     """
     rows = trace.samples
     found = []
-    for i in np.flatnonzero(rows["action"].notna().to_numpy() & (rows["action"] != "migrate_start").to_numpy()):
+    done = rows["action"].notna() & ~rows["action"].isin(["migrate_start", "migrate"])
+    for i in np.flatnonzero(done.to_numpy(dtype=bool)):
         failed = " (failed)" if rows["succeeded"].iloc[i] is not pd.NA and not rows["succeeded"].iloc[i] else ""
         argument = rows["argument"].iloc[i]
         value = "" if pd.isna(argument) else f" {argument}"

@@ -141,3 +141,46 @@ def test_real_migrations_are_judged_as_they_really_ended(name, bundled):
 
 def _plain(trace):
     return trace.samples.astype(object).where(trace.samples.notna(), None).to_dict("records")
+
+
+def call(ms: int, succeeded: bool | None, text: str = "", action: str = "migrate"):
+    known = {"error_code": 9, "error_text": text} if text else {}
+    return {"source": "action", "mono_ns": ms * MS, "action": action, "succeeded": succeeded, **known}
+
+
+@pytest.mark.parametrize(
+    ("rows", "outcome"),
+    [
+        ([poll(100), call(200, True)], "completed"),
+        ([poll(100), call(200, False, "migration out: canceled by client")], "cancelled"),
+        ([poll(100), call(200, False, "Unable to write to socket")], "failed"),
+        ([poll(100), call(200, False, "job 'migration in' failed in post-copy phase")], "postcopy-failed"),
+        ([poll(100), poll(200, 0, domain_state=s.RUNNING, domain_reason=1), call(300, False, "canceled by client")],
+         "cancelled"),
+        ([poll(100), lifecycle(200, s.EVENT_SUSPENDED, 8), call(300, False, "failed in post-copy phase")],
+         "postcopy-failed"),
+    ],
+)  # fmt: skip
+def test_the_migrate_call_tells_how_it_ended(rows, outcome):
+    assert judge(rows).outcome == outcome
+
+
+def test_the_event_has_the_numbers_whatever_the_call_has_said_before():
+    end = judge([poll(100), call(200, True), job(201, downtime_ms=33)])
+    assert (end.outcome, end.completed["downtime"]) == ("completed", 33)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        call(200, None, "client socket is closed"),
+        call(200, False, "domain is not running", action="abort"),
+        call(200, False, "Domain not found", action="start_post_copy") | {"error_code": 42},
+    ],
+)
+def test_a_lost_call_and_other_actions_prove_nothing(row):
+    ending = Ending()
+    ending.see(poll(100))
+    ending.see(row)
+    assert ending.end is None
+    assert not ending.overdue(10**15)

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import migkit as mk
-from migkit.capture import outcome, recorder, sampler
+from migkit.capture import outcome, recorder, sampler, session
 from migkit.capture.fake import FakeDomain
 from migkit.capture.journal import journal_path
 from migkit.capture.source import Event, Facts, SourceError
@@ -30,7 +30,7 @@ SPEED = 8
 def _as_impatient_as_the_domain_is_fast(monkeypatch):
     monkeypatch.setattr(outcome, "WITNESS_NS", outcome.WITNESS_NS // SPEED)
     monkeypatch.setattr(outcome, "SETTLE_NS", outcome.SETTLE_NS // SPEED)
-    monkeypatch.setattr(recorder, "DESTINATION_S", recorder.DESTINATION_S / SPEED)
+    monkeypatch.setattr(session, "DESTINATION_S", session.DESTINATION_S / SPEED)
 
 
 def recorded(domain: FakeDomain, path: Path, **options):

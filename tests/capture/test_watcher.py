@@ -18,7 +18,8 @@ from pathlib import Path
 import pytest
 
 import migkit as mk
-from migkit.capture import outcome, recorder, watch
+from migkit.capture import outcome, watch
+from migkit.capture import session as recording
 from migkit.capture.course import Plan
 from migkit.capture.fake import FakeDomain
 from migkit.capture.fake_host import FakeHost
@@ -275,7 +276,7 @@ class Disk:
 
 
 def test_a_full_disk_is_said_once_and_is_a_gap_once_there_is_room(tmp_path, monkeypatch):
-    monkeypatch.setattr(recorder, "FULL_PAUSE_NS", 10**7)
+    monkeypatch.setattr(recording, "FULL_PAUSE_NS", 10**7)
     disk = Disk(monkeypatch)
     domains = [fake("abort", k) for k in range(3)]
     with watching(host(*domains), tmp_path) as seen:
@@ -388,9 +389,9 @@ def test_an_interval_that_cannot_be_is_refused(tmp_path):
 
 def test_a_recording_keeps_none_of_its_rows_in_memory(tmp_path):
     domain = FakeDomain("idle")
-    session = recorder.Session(domain, tmp_path / "a.parquet", interval_ms=100)
+    session = recording.Session(domain, tmp_path / "a.parquet", interval_ms=100)
     session._attach(domain.facts())
-    session._journal = Journal(journal_path(tmp_path / "a.parquet"), session._meta)
+    session._journal = Journal(journal_path(tmp_path / "a.parquet"), session.meta)
 
     def traced_after(count: int) -> int:
         for k in range(count):

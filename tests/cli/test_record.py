@@ -76,7 +76,7 @@ def test_stopping_it_keeps_what_it_has_and_says_so_in_a_line(number, tmp_path):
 
 PRESSED = """
 import os, signal, sys
-from migkit.capture import fake, journal, recorder, source
+from migkit.capture import fake, journal, recorder, session, source
 from migkit.cli import main, record
 
 def pressed(holder, name, *, after=False):
@@ -103,9 +103,9 @@ def _pressed(where: str, *words: str) -> subprocess.CompletedProcess[str]:
     [
         ("pressed(recorder, 'record')", "nothing was recorded"),
         ("pressed(source, 'open_source')", "nothing was recorded"),
-        ("pressed(recorder, '_completed_stats')", "nothing was recorded"),
-        ("pressed(recorder, 'Journal')", "nothing was recorded"),
-        ("pressed(recorder, 'Journal', after=True)", "nothing was recorded"),
+        ("pressed(session, '_completed_stats')", "nothing was recorded"),
+        ("pressed(session, 'Journal')", "nothing was recorded"),
+        ("pressed(session, 'Journal', after=True)", "nothing was recorded"),
         ("pressed(record, '_say')", "nothing was recorded"),
         ("pressed(fake.FakeDomain, 'subscribe')", "nothing was recorded"),
         ("pressed(recorder, 'finalise')", "{path} is written"),

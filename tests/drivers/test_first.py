@@ -17,6 +17,7 @@ from migkit.drivers.first import Firsts, Prepared, firsts, prepare
 from migkit.drivers.monitor import CALLS, Call, Monitor
 from migkit.drivers.record import CODES, Record
 from migkit.drivers.replay import _Life
+from migkit.drivers.replies import refused, replies
 from migkit.errors import MigkitError
 from migkit.policies import base, compiled
 from migkit.policies.base import NS_PER_S, Options, Wakes
@@ -57,10 +58,14 @@ def world(rng: Random) -> Prepared:
         domain=domain if rare(0.8) else rng.integers(0, 4, n), migrate_error=np.zeros(n, bool),
     )  # fmt: skip
     limits = np.full(n, 300) if rare(0.6) else rng.choice([100, 300, 900, 3 * 10**6], n)
-    fails = np.zeros(n, np.int64) if rare(0.8) else rng.choice([0, 0, 30, 8, 16], n)
+    calls = [] if rare(0.8) else sorted(
+        (int(rng.choice(t_ns) + rng.integers(0, 10**8)), int(rng.integers(1, base.CANCEL)), bool(rare(0.3)))
+        for _ in range(min(n, int(rng.integers(1, 40))))
+    )  # fmt: skip
+    until_ns = np.append(t_ns[1:], t_ns[-1:] + NS_PER_S) if rare(0.5) else t_ns + NS_PER_S
     trace = columns(mk.load(TRACES / "zero-pages.parquet"))
     plan = schedule.schedule(trace, events=True)
-    return Prepared(columns=trace, plan=plan, wakes=wakes, limit_ms=limits, fails=fails)
+    return Prepared(columns=trace, plan=plan, wakes=wakes, limit_ms=limits, replies=replies(calls, t_ns, until_ns))
 
 
 def some_options(rng: Random, family: Family, count: int, *, long: bool = False) -> Options:
@@ -96,10 +101,10 @@ class Recorded:
     """A hypervisor that answers from the record, as a replay's does."""
 
     def __init__(self, prepared: Prepared) -> None:
-        self.prepared = prepared
+        self.prepared, self.used = prepared, [0] * base.CANCEL
 
     def call(self, row: int, name: str, argument: int | None) -> bool:
-        return row < 0 or not self.prepared.fails[row] >> CODE_OF_CALL[name] & 1
+        return row < 0 or not refused(self.prepared.replies, self.used, CODE_OF_CALL[name], row)
 
     def job_type(self, row: int) -> int | None:
         wakes = self.prepared.wakes
@@ -202,7 +207,8 @@ def test_a_stall_s_abort_on_the_deadline_s_own_wake_is_given_the_deadline_s_reas
         elapsed_ms=t_s * 1000, elapsed_set=on, iteration=np.cumsum(third), iteration_set=on, bps=zero + 1000,
         bps_set=on, domain=zero + base.DOMAIN_RUNNING, migrate_error=~on,
     )  # fmt: skip
-    prepared = dataclasses.replace(world(np.random.default_rng(0)), wakes=wakes, limit_ms=zero + 300, fails=zero)
+    prepared = dataclasses.replace(world(np.random.default_rng(0)), wakes=wakes, limit_ms=zero + 300,
+                                   replies=replies([], zero, zero))  # fmt: skip
     policy = mk.kubevirt("1.9", stall_detection=True, stall_progress_timeout=2, max_downtime_ms=100)
     options = policy.computed(data_size_gb=1, has_vfio=False)._replace(acceptable_s=np.array([5, 6, 4]))
     reasons = [base.TIMEOUT, base.STALL_ABORT, base.TIMEOUT]
@@ -286,8 +292,17 @@ def test_a_failed_call_fails_within_a_second_of_it(bundled):
     near = np.abs(prepared.wakes.t_ns - 2 * NS_PER_S) <= NS_PER_S
     assert near.any()
     assert not near.all()
-    np.testing.assert_array_equal(prepared.fails, np.where(near, 1 << CODES["suspend"], 0))
-    assert not prepare(trace.with_rows([action | {"succeeded": True}]), events=False).fails.any()
+    rows = range(len(near))
+    assert [refused(prepared.replies, [0] * base.CANCEL, CODES["suspend"], row) for row in rows] == near.tolist()
+    assert not any(refused(prepared.replies, [0] * base.CANCEL, CODES["abort"], row) for row in rows)
+    assert not prepare(trace.with_rows([action | {"succeeded": True}]), events=False).replies.failed.any()
+
+
+def test_one_call_of_the_record_answers_to_one_call():
+    calls = [(at_ms, base.SUSPEND, ok) for at_ms, ok in ((1000, False), (1400, False), (1800, True))]
+    at_ms = np.arange(800, 2800, 400)
+    found, used = replies(calls, at_ms - 1000, at_ms + 1000), [0] * base.CANCEL
+    assert [refused(found, used, base.SUSPEND, row) for row in range(5)] == [True, True, False, False, False]
 
 
 def test_options_of_single_values_are_one_setting(bundled):

@@ -61,7 +61,7 @@ def performed(pair: tuple[FakeHost, FakeHost], *wanted: Action, link_mibps: floa
     return actions
 
 
-_LIBVIRTS = {"start_post_copy", "suspend", "abort", "set_max_downtime", "set_bandwidth"}
+_LIBVIRTS = {"start_post_copy", "suspend", "abort", "set_max_downtime", "set_bandwidth", "destroy_guest"}
 
 
 def test_every_action_of_a_scenario_is_known_to_somebody(pair: tuple[FakeHost, FakeHost]) -> None:

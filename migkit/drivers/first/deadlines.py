@@ -41,7 +41,7 @@ def plain_course(prepared: Prepared) -> bool:
     """Whether the shortcuts' first condition holds: calls succeed, time does not go back, no error of the migrate
     call."""
     t_ns = prepared.wakes.t_ns
-    calm = not prepared.fails.any() and not prepared.wakes.migrate_error.any()
+    calm = not prepared.replies.failed.any() and not prepared.wakes.migrate_error.any()
     return bool(calm and (t_ns[1:] >= t_ns[:-1]).all())
 
 

@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from migkit.drivers import replies
 from migkit.drivers.first import walk as walks
 from migkit.drivers.first.found import Firsts, nothing_found
 from migkit.drivers.first.prepare import Prepared
 from migkit.drivers.first.walk import believed, options_at, walk
+from migkit.drivers.replies import Replies
 from migkit.policies import base, compiled, events, polling
-from migkit.policies.base import Options, PlainState, Slot, Wakes, begin
+from migkit.policies.base import CANCEL, Options, PlainState, Slot, Wakes, begin
 
 
 def two_states() -> Any:
@@ -30,26 +32,28 @@ def compiled_walks(prepared: Prepared, rules: str, records: Any) -> Firsts:
     """Each setting walked through by the compiled rules."""
     found = nothing_found(len(records))
     _compiled(rules)(
-        two_states(), slots_for(prepared), records, prepared.wakes, prepared.limit_ms, prepared.fails, found
+        two_states(), slots_for(prepared), records, prepared.wakes, prepared.limit_ms, prepared.replies, found
     )
     return found
 
 
 @functools.cache
 def _compiled(rules: str) -> Callable[..., None]:
-    made: Callable[..., None] = compiled.compile_kept(_many, rules, (walks,))
+    made: Callable[..., None] = compiled.compile_kept(_many, rules, (walks, replies))
     return made
 
 
 def _many(advance: walks.Advance, sources: str) -> Callable[..., None]:
-    def many(states: Any, slots: Any, records: Any, wakes: Wakes, limit_ms: Any, fails: Any, found: Firsts) -> None:
+    def many(
+        states: Any, slots: Any, records: Any, wakes: Wakes, limit_ms: Any, replies: Replies, found: Firsts,
+    ) -> None:  # fmt: skip
         _ = sources
-        s = states[0]
+        s, used = states[0], np.zeros(CANCEL, dtype=np.int64)
         for k in range(len(records)):
             options = options_at(records[k])
             states[0] = states[1]
             begin(s, options)
-            wake, action, argument, reason, changed = walk(advance, s, slots, options, wakes, limit_ms, fails)
+            wake, action, argument, reason, changed = walk(advance, s, slots, options, wakes, limit_ms, replies, used)
             found.wake[k], found.action[k], found.argument[k] = wake, action, argument
             found.reason[k], found.changed_wake[k] = reason, changed
             found.estimate_ms[k], found.ewma_bps[k] = believed(s, options, wake)
@@ -61,13 +65,13 @@ def plain_walks(prepared: Prepared, rules: str, records: Any) -> Firsts:
     """The same by the plain rules: slow."""
     advance = {"polling": polling.advance, "events": events.advance}[rules]
     wakes = Wakes(*(column.tolist() for column in prepared.wakes))
-    limit_ms, fails = prepared.limit_ms.tolist(), prepared.fails.tolist()
+    limit_ms, told, used = prepared.limit_ms.tolist(), prepared.replies.plain(), [0] * CANCEL
     slots = [Slot() for _ in range(int(prepared.wakes.event.sum()) + 1)]
     found = nothing_found(len(records))
     for k, setting in enumerate(records.tolist()):
         state, options = PlainState(), Options(*setting)
         base.reset(state, options)
-        one = walk(advance, state, slots, options, wakes, limit_ms, fails)
+        one = walk(advance, state, slots, options, wakes, limit_ms, told, used)
         for column, value in zip(found, (*one, *believed(state, options, one[0])), strict=True):
             column[k] = value
     return found

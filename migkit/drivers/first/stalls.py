@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from migkit.drivers import replies
 from migkit.drivers.columns import Ints
 from migkit.drivers.first import boundaries as by_boundaries
 from migkit.drivers.first import walk as walks
@@ -25,6 +26,7 @@ from migkit.drivers.first.kernel import slots_for, two_states
 from migkit.drivers.first.prepare import Prepared
 from migkit.drivers.first.settings import LANES, Shared
 from migkit.drivers.first.walk import NOWHERE, believed, options_at, walk
+from migkit.drivers.replies import Replies
 from migkit.policies import base, compiled
 from migkit.policies.base import NS_PER_S, Wakes, begin
 
@@ -50,8 +52,8 @@ def stall_firsts(prepared: Prepared, records: Any, shared: Shared) -> Firsts:
     seen = np.zeros((len(shared.windows), len(course.boundaries)), dtype=WATCH_DTYPE).view(np.recarray)
     smooth = np.empty((len(course.bps) + 1, LANES), dtype=np.float64)
     _compiled()(
-        two_states(), slots_for(prepared), records, shared, prepared.wakes, prepared.limit_ms, prepared.fails, course,
-        due, seen, smooth, found,
+        two_states(), slots_for(prepared), records, shared, prepared.wakes, prepared.limit_ms, prepared.replies,
+        course, due, seen, smooth, found,
     )  # fmt: skip
     return found
 
@@ -80,17 +82,17 @@ def course_of(prepared: Prepared) -> Course:
 
 @functools.cache
 def _compiled() -> Callable[..., None]:
-    made: Callable[..., None] = compiled.compile_kept(_all, "events", (walks, by_boundaries))
+    made: Callable[..., None] = compiled.compile_kept(_all, "events", (walks, replies, by_boundaries))
     return made
 
 
 def _all(advance: walks.Advance, sources: str) -> Callable[..., None]:
     def every_setting(
-        states: Any, slots: Any, records: Any, shared: Shared, wakes: Wakes, limit_ms: Any, fails: Any, course: Course,
-        due: Any, seen: Any, smooth: Any, found: Firsts,
+        states: Any, slots: Any, records: Any, shared: Shared, wakes: Wakes, limit_ms: Any, replies: Replies,
+        course: Course, due: Any, seen: Any, smooth: Any, found: Firsts,
     ) -> None:  # fmt: skip
         _ = sources
-        s, ticks, ends = states[0], course.ticks, course.boundaries
+        s, ticks, ends, used = states[0], course.ticks, course.boundaries, np.zeros(base.CANCEL, dtype=np.int64)
         for w in range(len(shared.windows)):
             states[0] = states[1]
             watch(s, slots, ticks, ends, course.begin, shared.windows[w], seen[w])
@@ -114,7 +116,9 @@ def _all(advance: walks.Advance, sources: str) -> Callable[..., None]:
                 if lost[lane] or action == OPEN:
                     states[0] = states[1]
                     begin(s, options)
-                    row, action, argument, reason, changed = walk(advance, s, slots, options, wakes, limit_ms, fails)
+                    row, action, argument, reason, changed = walk(
+                        advance, s, slots, options, wakes, limit_ms, replies, used
+                    )
                 found.wake[k], found.action[k], found.argument[k] = row, action, argument
                 found.reason[k], found.changed_wake[k] = reason, changed
                 found.estimate_ms[k], found.ewma_bps[k] = believed(s, options, row)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
+from migkit.drivers.replies import Replies, refused
 from migkit.policies import stall
 from migkit.policies.base import (
     ABORT,
@@ -34,17 +35,21 @@ NOWHERE: Final = -1
 
 
 def walk(
-    advance: Advance, s: PlainState, slots: list[Slot], options: Options, wakes: Wakes, limit_ms: Any, fails: Any,
+    advance: Advance, s: PlainState, slots: list[Slot], options: Options, wakes: Wakes, limit_ms: Any,
+    replies: Replies, used: Any,
 ) -> Found:  # fmt: skip
-    """The first decisive action of a monitor that begins in this state."""
+    """The first decisive action of a monitor that begins in this state. `used` is room to count in, a place a code."""
+    for code in range(len(used)):
+        used[code] = 0
     row, changed, count, asked, why = 0, NOWHERE, len(limit_ms), False, NONE
     while row < count:
         row, action, argument, reason = advance(s, slots, options, wakes, row, row + 1 if asked else count)
         if action == FINISH:
             break
         if action == NONE:
-            # The wake that asked for an abort is dealt with: now the abort's own task runs.
-            if asked and abort_works(wakes.stats[row - 1], wakes.job_type[row - 1], fails[row - 1]):
+            # The wake that asked for an abort is dealt with: now the abort's own task runs, if the job does.
+            runs = asked and (not wakes.stats[row - 1] or wakes.job_type[row - 1] == JOB_TYPE_ACTIVE)
+            if runs and not refused(replies, used, ABORT, row - 1):
                 s.abort_status = ABORTED
                 return row - 1, CANCEL, 0, why, changed
             s.abort_status, asked = (ABORT_FAILED if asked else s.abort_status), False
@@ -53,7 +58,7 @@ def walk(
             if not abort_in_progress(s.abort_status):
                 s.abort_status, asked = ABORTING, True
         else:
-            s.succeeded = not fails[row] >> action & 1
+            s.succeeded = not refused(replies, used, action, row)
             if s.succeeded and action != SET_MAX_DOWNTIME:
                 return row, action, argument, reason, changed
             if s.succeeded and argument != limit_ms[row]:
@@ -61,11 +66,6 @@ def walk(
                 if argument > limit_ms[row]:
                     return row, action, argument, reason, changed
     return NOWHERE, NONE, 0, NONE, changed
-
-
-def abort_works(stats: bool, job_type: int, fails: int) -> bool:
-    """Whether KubeVirt's asynchronous abort goes through: it asks for the job's type first."""
-    return (not stats or job_type == JOB_TYPE_ACTIVE) and not fails >> ABORT & 1
 
 
 def believed(s: PlainState, options: Options, wake: int) -> tuple[int, float]:

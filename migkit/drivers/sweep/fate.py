@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from migkit.drivers.first import Prepared, prepare
-from migkit.drivers.replay import trace_data_size
+from migkit.drivers.replay import trace_data_size, trace_has_vfio
 from migkit.drivers.sweep.outcomes import WHAT, outcomes
 from migkit.drivers.sweep.recorded import recorded
 from migkit.drivers.sweep.rows import Rows
 from migkit.drivers.sweep.settings import as_arrays, expand, for_trace
 from migkit.drivers.sweep.share import first_actions
+from migkit.fidelity import ran_beside
 from migkit.policies.base import Options
 from migkit.policies.versions import Policy
 from migkit.trace import Trace
@@ -52,14 +53,14 @@ class _Ready:
 
     def __init__(self, rows: Rows, data_size_gb: int) -> None:
         self._rows, self._size, self._facts = rows, data_size_gb, recorded(rows)
-        self._prepared: dict[bool, Prepared] = {}
+        self._prepared: dict[tuple[bool, bool], Prepared] = {}
 
     def under(self, policy: Policy, options: Options) -> Fate:
         """What a policy does to it."""
-        events = policy.hears_iterations
-        if events not in self._prepared:
-            self._prepared[events] = prepare(self._rows.columns, events=events)
-        own = for_trace(options, data_size_gb=self._size, has_vfio=bool(self._rows.meta.domain.has_vfio))
-        columns = outcomes(self._facts, first_actions(self._prepared[events], policy, own))
+        woken = policy.hears_iterations, ran_beside(self._rows.meta, policy)
+        if woken not in self._prepared:
+            self._prepared[woken] = prepare(self._rows.columns, events=woken[0], policy=policy)
+        own = for_trace(options, data_size_gb=self._size, has_vfio=trace_has_vfio(self._rows.meta))
+        columns = outcomes(self._facts, first_actions(self._prepared[woken], policy, own))
         false = bool(columns["false_abort"][0] == 1 or columns["false_switchover"][0] == 1)
         return Fate(what=WHAT[columns["what"][0]], t_s=float(columns["time_to_action_s"][0]), false=false)

@@ -14,13 +14,13 @@ import pandas as pd
 
 from migkit.dataset import Dataset, open_dataset
 from migkit.drivers.first import Method
-from migkit.drivers.replay import checked_size
 from migkit.drivers.sweep.outcomes import BASES, OUTCOMES, WHAT
 from migkit.drivers.sweep.recorded import ENDS
 from migkit.drivers.sweep.settings import Settings, expand
 from migkit.drivers.sweep.share import Done, Job, Loose, Share, sweep_share
 from migkit.errors import MigkitError, UsageError
 from migkit.policies import base
+from migkit.policies.size import checked_size
 from migkit.policies.versions import Policy
 from migkit.trace import Trace
 

@@ -11,13 +11,13 @@ import pyarrow as pa
 
 from migkit.dataset import Bad, Partition
 from migkit.drivers.first import Method, Prepared, firsts, prepare
-from migkit.drivers.replay import trace_data_size
+from migkit.drivers.replay import trace_data_size, trace_has_vfio
 from migkit.drivers.sweep.outcomes import Acted, outcomes
 from migkit.drivers.sweep.recorded import Recorded, recorded
 from migkit.drivers.sweep.rows import READS, Rows
 from migkit.drivers.sweep.settings import as_arrays, for_trace
 from migkit.errors import MigkitError
-from migkit.fidelity import MONITOR_MS, answers
+from migkit.fidelity import MONITOR_MS, answers, ran_beside
 from migkit.meta import TraceMeta
 from migkit.policies.base import Options
 from migkit.policies.versions import Policy
@@ -106,12 +106,14 @@ def sweep_share(job: Job, partition: Partition | Held) -> Share:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Group:
-    """The settings that are woken alike: by polls alone, or by iteration events too."""
+    """The settings that are woken alike: by polls alone, or by iteration events too. `ran_beside`: the one setting
+    whose own wakes the trace has."""
 
     places: Any
     events: bool
     policy: Policy
     options: Options
+    ran_beside: bool = False
 
 
 def _groups(policies: Sequence[Policy]) -> list[_Group]:
@@ -125,13 +127,24 @@ def _groups(policies: Sequence[Policy]) -> list[_Group]:
     return found
 
 
+def _beside(trace: Rows, policies: Sequence[Policy]) -> list[_Group]:
+    """The settings that ran beside this migration, if its trace tells of any."""
+    if trace.meta.rule is None:
+        return []
+    return [
+        _Group(places=place, events=one.hears_iterations, policy=one, options=as_arrays([one]), ran_beside=True)
+        for place, one in enumerate(policies)
+        if ran_beside(trace.meta, one)
+    ]
+
+
 def _trace(job: Job, groups: Sequence[_Group], trace: Rows) -> Done:
     """One trace under all settings."""
     facts = recorded(trace)
     levels = {_level(trace, group.policy, inexact=job.inexact) for group in groups}
     policy = groups[0].policy
     size = trace_data_size(trace, policy) if job.data_size_gb is None else job.data_size_gb
-    vfio = bool(trace.meta.domain.has_vfio) if job.has_vfio is None else job.has_vfio
+    vfio = trace_has_vfio(trace.meta) if job.has_vfio is None else job.has_vfio
     acted = _acted(job, groups, trace, size, vfio)
     columns = outcomes(facts, acted, approximate=len(levels - {"exact"}) > 0)
     return Done(facts=_facts(facts, trace, size, levels), columns=columns)
@@ -166,9 +179,11 @@ def _acted(job: Job, groups: Sequence[_Group], trace: Rows, size: int, vfio: boo
     """The first decisive actions of all settings, in their order."""
     found: dict[str, Any] = {name: np.full(len(job.policies), -1) for name in Acted.__dataclass_fields__}
     found["event"] = np.zeros(len(job.policies), dtype=bool)
-    for group in groups:
+    for group in (*groups, *_beside(trace, job.policies)):
+        policy = group.policy if group.ran_beside else None
+        prepared = prepare(trace.columns, events=group.events, policy=policy)
         options = for_trace(group.options, data_size_gb=size, has_vfio=vfio)
-        own = first_actions(prepare(trace.columns, events=group.events), group.policy, options, method=job.method)
+        own = first_actions(prepared, group.policy, options, method=job.method)
         for name, values in found.items():
             values[group.places] = getattr(own, name)
     return Acted(**found)

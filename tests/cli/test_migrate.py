@@ -1,0 +1,217 @@
+"""`migkit migrate` and `migkit shadow` as a user meets them, on fake domains."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+import migkit as mk
+from migkit.capture.fake import FakeDomain
+from migkit.capture.source import SourceError
+from migkit.cli import main
+
+POLICY = ["--policy", "kubevirt-1.8", "--set", "completion_timeout_per_gib=3"]
+
+
+def fake(scenario: str, speed: int = 20) -> list[str]:
+    return ["-c", f"fake:///{scenario}?speed={speed}"]
+
+
+def words(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "migkit", *arguments]
+
+
+def test_a_migration_that_completes_is_exit_0_and_a_line(tmp_path, capsys):
+    path = tmp_path / "a.parquet"
+    assert main(["migrate", "web1", "fake://there", *fake("fast"), *POLICY, "-o", str(path)]) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("web1: completed after ")
+    assert out.endswith(f", 0 decisions that it would have made by kubevirt-1.8 -> {path}\n")
+    assert err.splitlines()[0] == (
+        "web1: the migration runs; kubevirt-1.8 (completion_timeout_per_gib=3) only says what it would do"
+    )
+    trace = mk.load(path)
+    assert trace.meta.migration.flag_names[:3] == (
+        "VIR_MIGRATE_LIVE", "VIR_MIGRATE_PEER2PEER", "VIR_MIGRATE_PERSIST_DEST"
+    )  # fmt: skip
+    assert trace.meta.migration.started_wall_ns is not None
+    assert not Path(f"{path}.journal").exists()
+
+
+def test_an_abort_is_exit_1_and_tells_both_sides(capsys):
+    assert main(["migrate", "web1", "fake://there", *fake("nonconverging"), *POLICY, "--act"]) == 1
+    out, err = capsys.readouterr()
+    assert "1 decision done by kubevirt-1.8\nsource: the guest runs\ndestination: the guest is not there\n" in out
+    assert "-> nothing is lost" in out
+    assert "  4." in err
+    assert "abort  timeout: " in err
+    assert err.splitlines()[-1] == (
+        "migkit: web1: the migration was cancelled by the policy: timeout "
+        "[operation aborted: migration out: canceled by client]"
+    )
+
+
+def test_without_act_the_abort_is_only_said(capsys):
+    assert main(["migrate", "web1", "fake://there", *fake("abort"), *POLICY, "--json"]) == 1
+    told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    (decision,) = (event for event in told if event["event"] == "decision")
+    assert (decision["action"], decision["acted"]) == ("abort", False)
+    assert (told[0]["event"], told[-1]["event"]) == ("begun", "end")
+    assert told[-1]["error_code"] == 78
+
+
+def test_a_shadow_acts_never_and_reads_only(tmp_path, capsys):
+    path = tmp_path / "a.parquet"
+    assert main(["shadow", "web1", *fake("abort"), *POLICY, "-o", str(path)]) == 1
+    out, err = capsys.readouterr()
+    assert "1 decision that it would have made by kubevirt-1.8" in out
+    assert "the migration was cancelled: someone asked for it" in err
+    assert "would abort  timeout" in err
+    trace = mk.load(path)
+    assert not (trace.samples["source"] == "action").any()
+    assert trace.meta.rule is not None
+    assert (trace.meta.rule.acted, len(trace.meta.rule.decisions)) == (False, 1)
+
+
+def test_a_post_copy_that_fails_says_what_to_do(capsys):
+    policy = ["--policy", "kubevirt-1.4", "--set", "allow_post_copy=true"]
+    assert main(["migrate", "web1", "fake://there", *fake("post-copy-failed"), *policy, "--act"]) == 1
+    out, err = capsys.readouterr()
+    assert "source: the guest is paused (post-copy failed)" in out
+    assert "-> neither host has all of the guest's memory" in out
+    assert "--postcopy-resume" in out
+    assert err.splitlines()[-1].startswith("migkit: web1: post-copy failed: the connection, or one")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["migrate", "a", "b", "--policy", "kubevirt-1.88"], "did you mean 'kubevirt-1.8'?"),
+        (["migrate", "a", "b"], "migrate runs one policy: give --policy"),
+        (["shadow", "a", "--policy", "kubevirt-1.8", "--policy", "kubevirt-1.9"], "shadow runs one policy"),
+        (["shadow", "a", *POLICY, "--set", "progres_timeout=3"], "did you mean 'progress_timeout'?"),
+        (["shadow", "a", *POLICY, "--interval", "0", *fake("fast")], "interval 0 ms"),
+        (["migrate", "a", "b", *POLICY, "--bandwidth", "fast"], "'fast' is not a quantity"),
+    ],
+)
+def test_a_wrong_call_is_one_line_and_exit_2(arguments, said, capsys):
+    assert main(arguments) == 2
+    err = capsys.readouterr().err
+    assert said in err
+    assert err.count("\n") == 1
+
+
+def test_a_destination_that_does_not_answer_is_no_hindrance(capsys):
+    there = ["--destination", "qemu+unix:///system?socket=/nowhere"]
+    assert main(["migrate", "a", "fake://b", *fake("failed"), *POLICY, *there]) == 1
+    assert "destination: unknown: qemu+unix:///system?socket=/nowhere: " in capsys.readouterr().out
+
+
+def test_a_migration_that_cannot_be_begun_is_one_line(capsys, monkeypatch):
+    def refused(*_):
+        raise SourceError(49, "Storage pool not found: no storage pool with matching target path")
+
+    monkeypatch.setattr(FakeDomain, "migrate", refused)
+    assert main(["migrate", "web1", "fake://b", *fake("fast"), *POLICY]) == 1
+    err = capsys.readouterr().err
+    assert err.startswith("migkit: web1: the migration did not begin: the destination has no place for a disk: ")
+    assert err.count("\n") == 1
+
+
+def test_masked_names_are_nowhere_in_the_trace(tmp_path):
+    path = tmp_path / "a.parquet"
+    where = ["--migrate-uri", "tcp://secret-host", "--mask-names", "-o", str(path)]
+    assert main(["migrate", "secret-guest", "fake://secret-host", *fake("abort"), *POLICY, *where]) == 1
+    assert b"secret" not in path.read_bytes()
+    assert mk.load(path).meta.migration.flags is not None
+
+
+def test_has_vfio_is_told_of_the_guest(tmp_path):
+    path = tmp_path / "a.parquet"
+    policy = ["--policy", "kubevirt-1.9", "--set", "has_vfio=true", "--set", "completion_timeout_per_gib=4"]
+    policy += ["--set", "allow_workload_disruption=true", "--act"]
+    assert main(["migrate", "a", "fake://b", *fake("nonconverging"), *policy, "-o", str(path)]) == 0
+    rule = mk.load(path).meta.rule
+    assert rule is not None
+    assert [(d["action"], d["argument"]) for d in rule.decisions] == [("set_max_downtime", 8000)]
+    assert mk.replay(mk.load(path), mk.kubevirt("1.9", completion_timeout_per_gib=4, allow_workload_disruption=True),
+                     ).decisions["argument"].tolist() == [8000]  # fmt: skip
+
+
+def _started(*arguments: str) -> subprocess.Popen[str]:
+    process = subprocess.Popen(words(*arguments, "--json"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    while json.loads(process.stdout.readline())["event"] != "progress":
+        pass
+    return process
+
+
+def test_ctrl_c_cancels_the_migration_that_was_begun_here(tmp_path):
+    process = _started("migrate", "web1", "fake://b", *fake("nonconverging", 1), *POLICY, "-o", str(tmp_path / "a"))
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert json.loads(out.splitlines()[-1])["outcome"] == "cancelled"
+    assert err.startswith("migkit: web1: the migration was cancelled by Ctrl-C [")
+    assert err.count("\n") == 1
+    done = mk.load(tmp_path / "a").samples
+    assert list(done.loc[done["source"] == "action", "action"]) == ["abort", "migrate"]
+
+
+def test_ctrl_c_leaves_a_migration_alone_that_somebody_else_has_begun(tmp_path):
+    process = _started("shadow", "web1", *fake("nonconverging", 1), *POLICY, "-o", str(tmp_path / "a"))
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    end = json.loads(out.splitlines()[-1])
+    assert (process.returncode, end["outcome"], end["source"]) == (1, "interrupted", "the guest runs")
+    assert err.startswith("migkit: web1: stopped watching, the migration is left to libvirt")
+    assert mk.load(tmp_path / "a").meta.end.outcome == "interrupted"
+
+
+def test_a_killed_one_leaves_its_wakes_and_its_rule_in_the_journal(tmp_path):
+    process = _started("migrate", "web1", "fake://b", *fake("nonconverging", 1), *POLICY, "-o", str(tmp_path / "a"))
+    process.kill()
+    process.communicate(timeout=60)
+    trace = mk.load(mk.recover(tmp_path / "a.journal").path)
+    assert (trace.samples["source"] == "wake").any()
+    assert trace.meta.rule is not None
+    assert (trace.meta.rule.policy, trace.meta.rule.data_size_gb) == ("kubevirt-1.8", 1)
+
+
+def test_nothing_is_left_running_after_the_end():
+    before = set(threading.enumerate())
+    assert main(["migrate", "a", "fake://b", *fake("fast"), *POLICY]) == 0
+    left = [thread.name for thread in set(threading.enumerate()) - before if thread.name.startswith("migkit")]
+    assert left == []
+
+
+def test_a_terminal_gets_lines_that_are_drawn_anew_and_decisions_that_stay(tmp_path):
+    master, slave = pty.openpty()
+    process = subprocess.Popen(
+        words("migrate", "a", "fake://b", *fake("nonconverging", 5), *POLICY, "--act"),
+        stdout=subprocess.PIPE, stderr=slave, env=os.environ | {"TERM": "xterm", "COLUMNS": "100", "LINES": "24"},
+    )  # fmt: skip
+    os.close(slave)
+    seen = b""
+    while True:
+        try:
+            part = os.read(master, 65536)
+        except OSError:
+            break
+        seen += part
+    process.communicate(timeout=60)
+    os.close(master)
+    text = seen.decode()
+    assert "\x1b[3A\r\x1b[J" in text
+    assert re.search(r"\[#+\.+\] +\d+%  \d+ MiB left of 256 MiB", text)
+    assert "completion deadline in " in text
+    assert text.count("abort  timeout") == 1

@@ -1,0 +1,38 @@
+"""What a live monitor and a replay of its trace owe each other."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pandas as pd
+
+import migkit as mk
+
+# A wake and a poll: what a rebuilt wake reads may be that much older than what the real one read.
+SLACK_S = 0.5
+
+
+def without_wakes(trace: mk.Trace) -> mk.Trace:
+    """What a recorder alone would have left."""
+    rows = trace.samples[trace.samples["source"] != "wake"].reset_index(drop=True)
+    return dataclasses.replace(trace, samples=rows)
+
+
+def assert_within_the_spread(live: pd.DataFrame, rebuilt: mk.Replay) -> None:
+    """Each live decision is one that the rebuilt wakes come to, within their spread; they come to no other surely."""
+    there = numbered(rebuilt.decisions)
+    for kind, decided in numbered(live).items():
+        assert kind in there, f"{kind} at {decided.t_s:.1f} s is not rebuilt"
+        found = there[kind]
+        assert found.earliest_s - SLACK_S <= decided.t_s <= found.latest_s + SLACK_S, kind
+    missed = there.keys() - numbered(live).keys()
+    assert not [kind for kind in missed if there[kind].basis == "observed"]
+
+
+def numbered(table: pd.DataFrame) -> dict[tuple[str, str, int], object]:
+    """Decisions by action, reason, and which of its kind it is."""
+    found: dict[tuple[str, str, int], object] = {}
+    for row in table.itertuples():
+        number = sum(kind[:2] == (row.action, row.reason) for kind in found)
+        found[row.action, row.reason, number] = row
+    return found
