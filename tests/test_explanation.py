@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.test_stats import PAGE, flow
 
 import migkit as mk
 from benchmarks import verdicts
@@ -21,7 +22,6 @@ from migkit.explanation.trend import trend
 from migkit.lab import scenario
 from migkit.meta import Domain, End, Migration, TraceMeta
 from migkit.units import GIB, MIB
-from tests.test_stats import PAGE, flow
 
 LAB_ONLY = (
     "link_down", "link_up", "slow_link", "restore_link", "block_port", "open_port", "cut_socket", "stop_destination",
