@@ -380,7 +380,7 @@ def test_no_text_holds_a_long_number_a_null_or_a_programmer_s_word(known):
     for trace in known:
         found = why(trace)
         for told in (found.paragraph.removeprefix(trace.name), *found.table["evidence"]):
-            text = re.sub(r"VIR_[A-Z_]+", "", told)
+            text = re.sub(r"VIR_[A-Z_]+", "FLAG", told)
             assert not re.search(r"\d{5}|\d\.\d{3}|\bNone\b|\bnan\b|_|  |\{|\.\.", text), (trace.name, text)
 
 
