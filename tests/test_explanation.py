@@ -11,7 +11,6 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.stats.test_stats import PAGE, flow
 
 import migkit as mk
 from benchmarks import verdicts
@@ -22,6 +21,7 @@ from migkit.explanation.trend import trend
 from migkit.lab import scenario
 from migkit.meta import Domain, End, Migration, TraceMeta
 from migkit.units import GIB, MIB
+from tests.stats.test_stats import PAGE, flow
 
 LAB_ONLY = (
     "link_down", "link_up", "slow_link", "restore_link", "block_port", "open_port", "cut_socket", "stop_destination",

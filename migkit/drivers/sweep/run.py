@@ -120,8 +120,10 @@ def sweep(
     )  # fmt: skip
     rows, left_out = _Rows(len(source), len(chosen)), list(source.bad)
     complete = _run(job, source, executor, rows, left_out, progress=progress)
+    if not rows.facts and not complete:
+        raise KeyboardInterrupt
     if not rows.facts:
-        raise MigkitError(_nothing(left_out, complete=complete))
+        raise MigkitError(_nothing(left_out))
     facts = pd.DataFrame(rows.facts, columns=list(TRACE_COLUMNS))
     return Sweep(
         table=rows.table(chosen), settings=chosen.table, traces=facts, policy=policy, policies=chosen.policies,
@@ -139,9 +141,7 @@ def _check_size(traces: int, count: int, *, large: bool) -> None:
         )
 
 
-def _nothing(left_out: Sequence[Bad], *, complete: bool) -> str:
-    if not complete:
-        return "stopped before the first traces were done"
+def _nothing(left_out: Sequence[Bad]) -> str:
     place, why = left_out[0] if left_out else ("the dataset", "it is empty")
     more = f" (and {len(left_out) - 1} more)" if len(left_out) > 1 else ""
     return f"no trace can be swept: {place}: {why}{more}"
