@@ -106,12 +106,11 @@ def swept(arguments: argparse.Namespace) -> Sweep:
 
     source = open_dataset(*arguments.traces, skip_bad=arguments.skip_bad)
     source = source.where(arguments.where) if arguments.where else source
-    found = sweep(
+    return sweep(
         source, policy, sample=arguments.sample, seed=arguments.seed, data_size_gb=arguments.data_size_gb,
         inexact=arguments.inexact, skip_bad=arguments.skip_bad, large=arguments.yes,
         executor=dask_executor(arguments.dask), progress=True, **lists,
     )  # fmt: skip
-    return found
 
 
 def _policy(arguments: argparse.Namespace) -> Policy:

@@ -69,7 +69,7 @@ def test_tune_draws_what_it_is_based_on(tmp_path, capsys):
         (["--vary", "stall_margin=9:2"], "from the lesser to the greater", 2),
         (["--vary", "stall_margin=101"], "must be 0 to 100", 2),
         (["--objective", "minimise sped"], "unknown figure 'sped'", 2),
-        (["--vary", "stall_margin=4", "--objective", "minimise missed_ratio where missed_ratio < 0"], "no setting keeps", 1),
+        (["--vary", "stall_margin=4", "--objective", "minimise regret where missed_ratio < 0"], "no setting keeps", 1),
         (["--vary", "stall_margin=4", "--kind", "HyperConverged", "--objective", "minimise missed_ratio"],
          "a HyperConverged has no experimental.stallDetector; write it as MigrationPolicy", 2),
         (["--where", "memory >= 900 GiB", "--vary", "stall_margin=4"], "no trace can be swept", 1),
