@@ -39,7 +39,9 @@ READY = """
     return Boolean(context?.isReady) && context.session?.kernel?.status === 'idle'"""
 RUN = "jupyterapp.commands.execute('notebook:run-all-cells').then(well => { window.ranWell = well })"
 RAN = "return window.ranWell === undefined ? null : {well: window.ranWell}"
-ERROR = "return document.querySelector('.jp-RenderedText[data-mime-type*=error]')?.textContent ?? 'no error is shown'"
+ERROR = """
+    const said = [...document.querySelectorAll('.jp-OutputArea [data-mime-type*=err]')];
+    return said.at(-1)?.textContent ?? 'a cell failed'"""
 # What each box of sliders shows: its readouts, the line, the picture's pixels. Null until all of it is there.
 SHOWN = """
     const shown = [...document.querySelectorAll('.jp-OutputArea .widget-vbox')].map(box => {
@@ -129,7 +131,7 @@ def test_a_slider_of_the_notebook_moves_its_picture_and_its_line(browser, lab):
     shown = "the notebook ran, but shows no sliders with a picture: is jupyterlab_widgets in this environment?"
     before = _wait(lambda: browser.execute_script(SHOWN), by, shown)
     browser.find_element("css selector", ".jp-OutputArea .widget-vbox .noUi-handle").send_keys(_RIGHT)
-    after = _wait(lambda: _moved(browser, before), by, "the slider was moved, but not its readout, line and picture")
+    after = _wait(lambda: _moved(browser, before), by, "readout, line and picture did not all follow the slider")
     _keep_screenshot(browser)
     assert after[1:] == before[1:], "the other sliders' picture stays"
     assert [_line(*before[0]["at"]), _line(*after[0]["at"])] == [before[0]["line"], after[0]["line"]]
