@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from migkit.trace import Trace
 
 # What a person is likely to ask of a trace next.
+_LEVELS = {"exact": "exactly", "approximate": "approximately", "no": "not"}
 _ASKED = ("kubevirt-1.8", "kubevirt-1.9-stall", "kubevirt-main-tuning")
 
 
@@ -84,7 +85,8 @@ def _told(trace: Trace, path: Path) -> str:
     """What a trace is, what was inferred, which policies it can answer, what was left out."""
     lines = [f"{path}: {_facts(trace)}"]
     lines += [f"  {words}" for words in trace.meta.notes.get("said", ())]
-    lines += [f"  {name}: {level}" + (f", {why}" if why else "") for name, level, why in _answers(trace)]
+    answered = [f"{_LEVELS[level]} {names}" + (f" ({why})" if why else "") for names, level, why in _answers(trace)]
+    lines.append("  answers " + "; ".join(answered))
     skipped = trace.meta.notes.get("skipped_lines", {})
     if skipped:
         lines.append("  left out: " + ", ".join(f"{reason} ({count})" for reason, count in skipped.items()))

@@ -95,7 +95,7 @@ class _Reading:
         self.mono_ns = rows["mono_ns"].to_numpy(dtype=np.int64) - trace.t0_ns
         if not len(self.rows):
             raise MigkitError(f"{trace.name or 'trace'}: holds no sample to read")
-        self.end_ns = min(int(self.times_ns[-1]), _completed_ns(trace))
+        self.end_ns = min(max(int(self.times_ns[-1]), _acted_ns(trace)), _completed_ns(trace))
         self.events_ns = _event_times_ns(trace, self.end_ns) if hears_iterations(trace) else self._counted_ns(trace)
 
     def _counted_ns(self, trace: Trace) -> list[int]:
@@ -145,6 +145,14 @@ def _schedule(reading: _Reading, first_ns: int, *, events: bool) -> Schedule:
         age_ns=np.where(row >= 0, np.maximum(t_all - read_ns, 0), NO_SAMPLE_NS),
         phase_ms=first_ns / NS_PER_MS,
     )
+
+
+def _acted_ns(trace: Trace) -> int:
+    """Until when the job ran at least by what was done to it: who cancels it has just looked at it. The wake after
+    the last deed is the last of which anything is known."""
+    rows = trace.samples
+    places = np.flatnonzero(rows["action"].isin(["abort", "start_post_copy", "suspend", "set_max_downtime"]))
+    return int(rows["mono_ns"].iloc[places[-1]]) - trace.t0_ns + POLL_NS if len(places) else 0
 
 
 def _completed_ns(trace: Trace) -> int:

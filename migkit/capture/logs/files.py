@@ -14,7 +14,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, NamedTuple, cast
+from typing import IO, Any, NamedTuple, cast
 
 from migkit.capture.logs.base import Line
 from migkit.errors import MigkitError
@@ -33,7 +33,7 @@ class Source(NamedTuple):
     """A stream of bytes to read once, in order, and where it comes from."""
 
     place: str
-    stream: IO[bytes]
+    stream: io.BufferedReader[Any]
 
 
 def sources(places: Sequence[str | os.PathLike[str]], skipped: Counter[str]) -> Iterator[Source]:
@@ -78,8 +78,8 @@ def _oldest_first(path: Path) -> tuple[str, bool, int, str]:
 
 
 def _unpacked(place: str, stream: IO[bytes], skipped: Counter[str], depth: int) -> Iterator[Source]:
-    rewound = io.BufferedReader(_Rewound(stream), BLOCK_BYTES)  # type: ignore[type-var]
-    head = rewound.peek(512)
+    raw = _Rewound(stream)
+    rewound, head = io.BufferedReader(raw, BLOCK_BYTES), raw.head  # type: ignore[type-var]
     unpack = next((tool for magic, tool in _TOOLS.items() if head.startswith(magic)), None)
     if head[257:262] == b"ustar" and depth < _DEEPEST:
         yield from _members(place, rewound, skipped, depth)
@@ -108,36 +108,44 @@ def _members(place: str, stream: IO[bytes], skipped: Counter[str], depth: int) -
 
 
 class _Rewound(io.RawIOBase):
-    """A stream whose beginning can be looked at whole: a pipe gives its first bytes in small pieces."""
+    """A stream whose beginning can be looked at whole: a pipe gives its first bytes in small pieces. It reads no more
+    at a time than comes, so that what was good before the damage is not lost with it."""
 
     def __init__(self, stream: IO[bytes]) -> None:
-        self._stream, self._head = stream, b""
-        self._fill()
-
-    def _fill(self) -> None:
+        self._read = getattr(stream, "read1", stream.read)
+        self.head, self._rest = b"", b""
         try:
-            while len(self._head) < 512 and (piece := self._stream.read(512)):
-                self._head += piece
+            while len(self.head) < 512 and (piece := self._read(512)):
+                self.head += piece
         except _DAMAGED:
-            return
+            pass
+        self._rest = self.head
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: bytearray) -> int:  # type: ignore[override]
-        piece = self._head[: len(buffer)] or self._stream.read(len(buffer))
-        self._head = self._head[len(piece) :]
+        piece = self._rest[: len(buffer)] or self._read(len(buffer))
+        self._rest = self._rest[len(piece) :]
         buffer[: len(piece)] = piece
         return len(piece)
 
 
 def blocks(source: Source, skipped: Counter[str]) -> Iterator[bytes]:
     """What a source holds, a block at a time; what is damaged ends early, and is counted."""
-    try:
-        while block := source.stream.read(BLOCK_BYTES):
-            yield block
-    except _DAMAGED as error:
-        skipped[f"the rest of {source.place}, which is damaged ({_words(error)})"] += 1
+    ended = False
+    while not ended:
+        pieces, size = [], 0
+        try:
+            while size < BLOCK_BYTES and (piece := source.stream.read1(BLOCK_BYTES)):
+                pieces.append(piece)
+                size += len(piece)
+            ended = size < BLOCK_BYTES
+        except _DAMAGED as error:
+            skipped[f"the rest of {source.place}, which is damaged ({_words(error)})"] += 1
+            ended = True
+        if pieces:
+            yield b"".join(pieces)
 
 
 def _words(error: Exception) -> str:

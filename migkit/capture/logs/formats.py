@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -26,6 +27,9 @@ FORMATS: Mapping[str, Format] = {
     "virsh": virsh,
 }
 
+# Versions whose logs and metrics are known, though their rules are not.
+_BEFORE_POLICIES = ("0.53", "0.54", "0.55", "0.56", "0.57", "0.58")
+
 Place = str | os.PathLike[str]
 
 
@@ -42,8 +46,7 @@ class Importer:
     ) -> None:  # fmt: skip
         if log_format is not None and log_format not in FORMATS:
             raise unknown("format", log_format, FORMATS)
-        if version is not None and version not in VERSIONS:
-            raise unknown("KubeVirt version", version, VERSIONS)
+        _check_version(version)
         self._places, self._format = places, log_format
         self.skipped: Counter[str] = Counter()
         self.unread: list[str] = []
@@ -52,7 +55,8 @@ class Importer:
 
     def imported(self) -> Iterator[Imported]:
         """One item a migration, in the order in which they are found."""
-        self._context.manifests.add_found(files.sources(_again(self._places), Counter()))
+        for source in files.sources(_again(self._places), Counter()):
+            self._context.manifests.add_found(source.place, files.blocks(source, Counter()))
         for name, group in itertools.groupby(self._known(), key=lambda known: known[0]):
             lines = itertools.chain.from_iterable(each for _, each in group)
             yield from FORMATS[name].read(lines, self._context)
@@ -81,6 +85,14 @@ class Importer:
                 return name, [before, block]
             before = block
         return None, []
+
+
+def _check_version(version: str | None) -> None:
+    """A version with or without its patch level. Raises UsageError for one that never was, or has no such logs."""
+    short = re.fullmatch(r"v?(\d+\.\d+)(?:\.\d+)?", version or "")
+    known = (*VERSIONS, *_BEFORE_POLICIES)
+    if version is not None and version != "main" and (short is None or short[1] not in known):
+        raise unknown("KubeVirt version", version, known)
 
 
 def _again(places: Sequence[Place]) -> list[Place]:

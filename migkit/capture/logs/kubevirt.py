@@ -84,7 +84,7 @@ class _Log:
             self._add_statistics(order, item, line.place)
         elif NOTED.match(item.message) or done(item.message):
             guest = self._guest(item.guest or self._only_guest(line.place), item)
-            guest.events.append(Event(order, item))
+            guest.events.append(Event(order, item, line.place))
             self._touch(guest, order, item)
         else:
             self._context.skipped["line that tells nothing of a migration's course"] += 1
@@ -102,7 +102,7 @@ class _Log:
         guest = self._guest(key, item)
         # The statistics of the completed job come from the plain logger, which names no guest.
         final = said.downtime_ms is not None or (item.told and not item.guest)
-        sample = Sample(order, item.wall_ns, item.source, item.iteration, said, final)
+        sample = Sample(order, item.wall_ns, item.source, item.iteration, said, final, place)
         guest.samples.setdefault(said.migration, []).append(sample)
         self._touch(guest, order, item)
 
@@ -176,17 +176,22 @@ def _by_clock(sample: Sample) -> tuple[bool, int, int]:
 
 
 def _shares(jobs: list[list[Sample]], events: list[Event], context: Context) -> list[list[Event]]:
-    """For each migration the events that belong to it: those near its samples in time, the nearest where several are;
-    without times, those between its lines."""
+    """For each migration the events that belong to it: those near its samples in time, the nearest where several are,
+    the one of the same file where they are as near; without times, those between its lines."""
     shares: list[list[Event]] = [[] for _ in jobs]
     spans = [_span_ns(job) for job in jobs]
     for event in events:
         distances = [_distance(event, job, span) for job, span in zip(jobs, spans, strict=True)]
-        near = min(((far, number) for number, far in enumerate(distances) if far is not None), default=None)
+        reachable = [
+            (far, all(sample.place != event.place for sample in jobs[number]), number)
+            for number, far in enumerate(distances)
+            if far is not None
+        ]
+        near = min(reachable, default=None)
         if near is None:
             context.skipped["line of a monitor at a time of no migration"] += 1
         else:
-            shares[near[1]].append(event)
+            shares[near[2]].append(event)
     return shares
 
 

@@ -90,6 +90,7 @@ class Sample(NamedTuple):
     iteration: int | None
     said: Statistics
     final: bool
+    place: str
 
 
 class Event(NamedTuple):
@@ -97,6 +98,7 @@ class Event(NamedTuple):
 
     order: int
     item: Entry
+    place: str
 
 
 def entry(text: bytes) -> Entry | None:

@@ -81,13 +81,19 @@ class _Clock:
         self._orders = [(sample.order, sample.said.elapsed_ms * NS_PER_MS) for sample in samples]
         self.offsets = [(wall_ns, wall_ns - mono_ns) for _, mono_ns, wall_ns in timed]
         self.start_wall_ns = self.offsets[0][1] if self.offsets else None
-        for (_, before), (_, after), (_, mono_ns, _) in zip(self.offsets, self.offsets[1:], timed[1:], strict=False):
-            if abs(after - before) > _STEP_NS:
-                step, moment = (after - before) / NS_PER_S, format_s(mono_ns / NS_PER_S)
-                draft.said.append(f"the host's clock stepped by {step:+.1f} s before {moment}; times are libvirt's own")
+        self._tell_steps([mono_ns for _, mono_ns, _ in timed], draft)
         if not self.offsets:
             draft.said.append("the lines have no times: samples stand at libvirt's elapsed time, other lines at the "
                               "sample before them")  # fmt: skip
+
+    def _tell_steps(self, times_ns: Sequence[int], draft: _Draft) -> None:
+        moves = [(after - before, at) for (_, before), (_, after), at in
+                 zip(self.offsets, self.offsets[1:], times_ns[1:], strict=False)]  # fmt: skip
+        steps = [(step, at) for step, at in moves if abs(step) > _STEP_NS]
+        if steps:
+            more = f" and {len(steps) - 1} times more" if len(steps) > 1 else ""
+            draft.said.append(f"the host's clock stepped by {steps[0][0] / NS_PER_S:+.1f} s before "
+                              f"{format_s(steps[0][1] / NS_PER_S)}{more}; times are libvirt's own")  # fmt: skip
 
     def at(self, event: Event) -> int:
         """The job's clock at a line that has no statistics, by the sample nearest before it."""

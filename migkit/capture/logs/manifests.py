@@ -5,22 +5,25 @@ Fields: kubevirt/kubevirt staging/src/kubevirt.io/api/core/v1/types.go, v0.59.0 
 
 from __future__ import annotations
 
+import contextlib
 import datetime
+import itertools
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from migkit.errors import MigkitError, UsageError
 from migkit.meta import End
 from migkit.policies.size import parse_quantity, rounded_up
-from migkit.units import MIB, NS_PER_S
+from migkit.units import NS_PER_S
 
 _KINDS = ("VirtualMachineInstance", "VirtualMachineInstanceMigration")
 _SUFFIXES = (".yaml", ".yml", ".json")
-_LARGEST = 16 * MIB
+# Of a MiB each: no object is as large.
+_MOST_BLOCKS = 16
 
 Object = Mapping[str, Any]
 
@@ -63,17 +66,14 @@ class Manifests:
             found += objects
         return cls(objects=found)
 
-    def add_found(self, sources: Iterable[tuple[str, IO[bytes]]]) -> None:
-        """Adds the objects among `sources` (name, stream); what is none, or damaged, is passed over."""
-        for place, stream in sources:
-            if not place.removesuffix(".gz").endswith(_SUFFIXES):
-                continue
-            try:
-                text = stream.read(_LARGEST)
-                if any(kind.encode() in text for kind in _KINDS):
-                    self.objects.extend(_objects(text))
-            except (OSError, EOFError, ValueError):
-                continue
+    def add_found(self, place: str, blocks: Iterator[bytes]) -> None:
+        """Adds the objects that a file holds, if its name is one of such a file; what is none is passed over."""
+        if not place.removesuffix(".gz").endswith(_SUFFIXES):
+            return
+        text = b"".join(itertools.islice(blocks, _MOST_BLOCKS))
+        if any(kind.encode() in text for kind in _KINDS):
+            with contextlib.suppress(ValueError):
+                self.objects.extend(_objects(text))
 
     def facts(self, migration: str, uid: str, namespace: str, name: str) -> Facts:
         """What is known of a migration by its UID and its guest's UID, or namespace and name."""

@@ -256,6 +256,7 @@ def _meta(
     guest: _Guest, kept: list[int], rows: Sequence[Row], start_s: int | None, end: End, facts: Facts
 ) -> TraceMeta:
     apart = [b - a for a, b in pairwise(kept)]
+    known = {column for row in rows for column, value in row.items() if value is not None}
     interval_ms = float(numbers.median(apart)) if apart else float(_SAMPLED_MS)
     return TraceMeta(
         provenance="imported",
@@ -267,7 +268,7 @@ def _meta(
         migration=Migration(started_wall_ns=None if start_s is None else start_s * NS_PER_S),
         cadence=Cadence(
             recorder="KubeVirt's virt-handler", interval_ms=interval_ms, iteration_events=False, read_only=True,
-            lacks=tuple(sorted(_LACKS - {column for row in rows for column, value in row.items() if value is not None})),
+            lacks=tuple(sorted(_LACKS - known)),
             start_uncertain_ms=interval_ms if start_s is None else 1000.0,
         ),
         end=end,

@@ -1,0 +1,205 @@
+"""Prometheus' answers become the migrations that were sampled, with the metrics' misnomers put right."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import migkit as mk
+from tests.capture.logs import rendering
+
+MEMORY, DISK = (f"kubevirt_vmi_migration_{what}_transfer_rate_bytes" for what in ("memory", "disk"))
+
+
+def imported(answer: object, tmp_path: Path, **options) -> list[mk.Trace]:
+    path = tmp_path / "answer.json"
+    path.write_text(json.dumps(answer))
+    return mk.read_log(path, **options)
+
+
+def series(answer: dict, name: str) -> dict:
+    return next(one for one in answer["data"]["result"] if one["metric"]["__name__"] == name)
+
+
+def renamed(answer: dict, old: str, new: str) -> dict:
+    text = json.dumps(answer)
+    return json.loads(text.replace(f'"{old}"', f'"{new}"'))
+
+
+@pytest.fixture
+def answer(bundled) -> dict:
+    return rendering.prometheus(bundled["nonconverging-long"])
+
+
+@pytest.mark.parametrize("name", ["nonconverging-long", "post-copy-late", "long-hot-set", "block-then-ram"])
+def test_a_recorded_migration_comes_back_to_the_byte(name, bundled, tmp_path):
+    [trace] = imported(rendering.prometheus(bundled[name]), tmp_path)
+    said = rendering.sampled(bundled[name], 5000).reset_index(drop=True)
+    got = trace.samples
+    assert len(got) == len(said)
+    for column in ("data_remaining_bytes", "data_processed_bytes", "data_total_bytes", "memory_bps"):
+        assert got[column].equals(said[column]), column
+    assert ((got["time_elapsed_ms"] - said["time_elapsed_ms"]).abs() < 1000).all()
+    assert trace.meta.cadence.interval_ms == pytest.approx(5000, abs=100)
+
+
+def test_it_says_what_it_cannot_answer(answer, tmp_path):
+    [trace] = imported(answer, tmp_path)
+    assert mk.answers(trace, mk.policy("kubevirt-1.9-stall")).level == "no"
+    assert mk.answers(trace, mk.policy("kubevirt-main-tuning")).level == "no"
+    assert mk.answers(trace, mk.policy("kubevirt-1.8"), size_known=True).level == "approximate"
+
+
+def test_the_memorys_bandwidth_under_the_disks_name_is_put_right(answer, tmp_path):
+    [right] = imported(answer, tmp_path)
+    [wrong] = imported(renamed(answer, MEMORY, DISK), tmp_path)
+    assert wrong.samples["memory_bps"].equals(right.samples["memory_bps"])
+    assert wrong.samples["disk_bps"].isna().all()
+    assert any("under the disk's name" in words for words in wrong.meta.notes["said"])
+
+
+def test_v1_1_has_the_two_bandwidths_the_wrong_way_round(answer, tmp_path):
+    swapped = renamed(answer, MEMORY, DISK)
+    disk = copy.deepcopy(series(swapped, DISK))
+    disk["metric"]["__name__"] = MEMORY
+    disk["values"] = [[moment, "7"] for moment, _ in disk["values"]]
+    swapped["data"]["result"].append(disk)
+    [right] = imported(answer, tmp_path)
+    [trace] = imported(swapped, tmp_path)
+    assert trace.samples["memory_bps"].equals(right.samples["memory_bps"])
+    assert set(trace.samples["disk_bps"].dropna()) == {7}
+
+
+def old_names(answer: dict) -> dict:
+    return json.loads(json.dumps(answer).replace("kubevirt_vmi_migration_", "kubevirt_migrate_vmi_"))
+
+
+def test_the_first_versions_dirty_rate_is_in_pages(answer, tmp_path):
+    old = old_names(answer)
+    old["data"]["result"] = [one for one in old["data"]["result"] if "transfer_rate" not in one["metric"]["__name__"]]
+    [trace] = imported(old, tmp_path)
+    said = [int(value) for _, value in series(old, "kubevirt_migrate_vmi_dirty_memory_rate_bytes")["values"]]
+    assert trace.samples["memory_dirty_rate_pages_per_s"].tolist() == said
+    assert trace.samples["memory_page_size_bytes"].isna().all()
+
+
+def test_old_names_with_a_transfer_rate_have_it_in_bytes(answer, tmp_path):
+    [trace] = imported(old_names(answer), tmp_path)
+    [told] = imported(old_names(answer), tmp_path, version="0.55")
+    said = [int(v) for _, v in series(answer, "kubevirt_vmi_migration_dirty_memory_rate_bytes")["values"]]
+    got = trace.samples["memory_dirty_rate_pages_per_s"] * trace.samples["memory_page_size_bytes"]
+    assert [a - b < 4096 for a, b in zip(said, got, strict=True)] == [True] * len(said)
+    assert told.samples.equals(trace.samples)
+
+
+def test_samples_handed_out_again_are_one(answer, tmp_path):
+    """virt-handler hands out its last ten samples at every scrape; two replicas of Prometheus answer twice."""
+    twice = copy.deepcopy(answer)
+    for one in list(twice["data"]["result"]):
+        twice["data"]["result"].append({**one, "metric": {**one["metric"], "prometheus_replica": "b"}})
+    for one in twice["data"]["result"]:
+        one["values"] = [value for value in one["values"] for _ in (0, 1)]
+    [once] = imported(answer, tmp_path)
+    [trace] = imported(twice, tmp_path)
+    assert trace.samples.equals(once.samples)
+
+
+def test_values_that_the_query_repeats_are_left_out(answer, tmp_path):
+    """A query with a step of 1 s shows each sample five times, and the last one for five minutes."""
+    stepped = copy.deepcopy(answer)
+    for one in stepped["data"]["result"]:
+        if "start_time" in one["metric"]["__name__"]:
+            continue
+        last = one["values"][-1]
+        one["values"] = [[t + k, v] for t, v in one["values"] for k in range(5)]
+        one["values"] += [[last[0] + k, last[1]] for k in range(5, 300)]
+    [once] = imported(answer, tmp_path)
+    [trace] = imported(stepped, tmp_path)
+    assert trace.samples.equals(once.samples)
+    assert any("the last values repeat" in words for words in trace.meta.notes["said"])
+    assert trace.meta.notes["skipped_lines"]["last values repeated by the query"] == 299
+
+
+def test_several_guests_and_migrations_in_one_answer_are_told_apart(answer, bundled, tmp_path):
+    other = rendering.prometheus(bundled["long-hot-set"], name="db2", namespace="test")
+    again = copy.deepcopy(answer)
+    for one in again["data"]["result"]:
+        one["values"] = [[t + 3600, str(int(v) + 3600) if "start_time" in one["metric"]["__name__"] else v]
+                         for t, v in one["values"]]  # fmt: skip
+    for part in (other, again):
+        answer["data"]["result"] += part["data"]["result"]
+    traces = imported(answer, tmp_path)
+    names = [trace.name for trace in traces]
+    assert len(names) == 3
+    assert names[0].startswith("prod-web1-20240506T1011")
+    assert names[1].startswith("prod-web1-20240506T1111")
+    assert names[2].startswith("test-db2-20240506T1011")
+    assert [int(t.samples["time_elapsed_ms"].min()) < 10_000 for t in traces] == [True] * 3
+
+
+def test_one_metric_a_file_is_as_good_as_all_in_one(answer, tmp_path):
+    [together] = imported(answer, tmp_path)
+    (tmp_path / "answer.json").unlink()
+    for number, one in enumerate(answer["data"]["result"]):
+        part = {"status": "success", "data": {"resultType": "matrix", "result": [one]}}
+        (tmp_path / f"{number}.json").write_text(json.dumps(part, indent=2))
+    [trace] = mk.read_log(tmp_path)
+    assert trace.samples.equals(together.samples)
+
+
+def test_how_it_ended_stands_in_the_metric_of_its_end(answer, tmp_path):
+    end = copy.deepcopy(series(answer, "kubevirt_vmi_migration_start_time_seconds"))
+    end["metric"] |= {"__name__": "kubevirt_vmi_migration_end_time_seconds", "status": "failed"}
+    last = series(answer, MEMORY)["values"][-1][0]
+    end["values"] = [[last + 30, str(int(last) + 3)]]
+    answer["data"]["result"].append(end)
+    [trace] = imported(answer, tmp_path)
+    assert trace.meta.end.outcome == "failed"
+
+
+def test_without_a_start_the_deadline_is_uncertain(answer, tmp_path):
+    answer["data"]["result"] = [
+        one for one in answer["data"]["result"] if "start_time" not in one["metric"]["__name__"]
+    ]
+    [trace] = imported(answer, tmp_path)
+    assert trace.samples["time_elapsed_ms"].isna().all()
+    found = mk.answers(trace, mk.kubevirt("1.8", progress_timeout=0), size_known=True)
+    assert found.level == "approximate"
+    assert "when the migration began" in found.why
+
+
+@pytest.mark.parametrize("value", ["NaN", "+Inf", "-1", "x", None, "1e300"])
+def test_what_is_no_amount_is_unknown(value, answer, tmp_path):
+    series(answer, MEMORY)["values"][3][1] = value
+    [trace] = imported(answer, tmp_path)
+    assert trace.samples["memory_bps"].isna()[3]
+
+
+@given(place=st.floats(0, 1), noise=st.text(max_size=12), length=st.integers(0, 20))
+def test_a_mutated_answer_never_breaks_the_reader(place, noise, length, tmp_path_factory):
+    text = (Path(__file__).parent / "prometheus" / "recorded-nonconverging.json").read_text()
+    at = 60 + int(place * (len(text) - 60))
+    path = tmp_path_factory.mktemp("mutated") / "x.json"
+    path.write_text(text[:at] + noise + text[at + length :])
+    for trace in mk.import_logs(path):
+        assert mk.load(trace.save(path.with_suffix(".parquet"), force=True)).samples.equals(trace.samples)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(
+        ["metric", "values", "value", "data", "result", "__name__", "name", "status"]), inner, max_size=4),
+    max_leaves=20,
+)  # fmt: skip
+
+
+@given(body=JSON)
+def test_no_json_breaks_the_reader(body, tmp_path_factory):
+    path = tmp_path_factory.mktemp("json") / "x.json"
+    path.write_text(json.dumps({"resultType": "matrix", "data": body}))
+    assert list(mk.import_logs(path)) == []
