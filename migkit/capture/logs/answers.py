@@ -16,9 +16,11 @@ from migkit.capture.outcome import judge
 from migkit.capture.stats_row import row_from_stats
 from migkit.meta import Cadence, Domain, End, Migration, TraceMeta
 from migkit.schema import JOB_COMPLETED, JOB_UNBOUNDED
-from migkit.units import NS_PER_MS
+from migkit.units import NS_PER_MS, NS_PER_S
 
 _INCOMING = 4
+# Stamps are whole seconds, written before a call that may hang.
+_SAME_START_NS = 5 * NS_PER_S
 
 
 class Answer(NamedTuple):
@@ -93,9 +95,10 @@ class Jobs:
         if job is not None and _anew(job, answer):
             yield from self._close(key)
             job = None
+        idle = job is None or (bool(job.answers) and not job.answers[-1].active)
         if answer.stats.get("type") == JOB_COMPLETED:
             self._add_final(job, answer)
-        elif job is not None or answer.active:
+        elif answer.active or not idle:
             job = self._open.setdefault(key, Job(guest=guest))
             job.guest = job.guest or guest
             job.answers.append(answer)
@@ -122,10 +125,15 @@ class Jobs:
             self._open[key].error_text = words
 
     def begin(self, key: str, order: int, stamp: Stamp | None, guest: str = "") -> Iterator[Imported]:
-        """A migration of the guest begins: gives the one before it."""
-        if key in self._open:
-            yield from self._close(key)
-        self._open[key] = Job(guest=guest, begun=Tick(order, 0, stamp))
+        """A migration of the guest begins: gives the one before it, unless it is the one whose answers stand before
+        the events in the same file."""
+        job, begun = self._open.get(key), Tick(order, 0, stamp)
+        first = job.answers[0].stamp if job is not None and job.answers and job.begun is None else None
+        if job is not None and first is not None and stamp is not None and first.wall_ns >= stamp.wall_ns:
+            job.begun, job.guest = begun, job.guest or guest
+            return
+        yield from self._close(key)
+        self._open[key] = Job(guest=guest, begun=begun)
 
     def end(self, key: str, outcome: str) -> None:
         """Takes how the migration that is being read ended."""
@@ -138,20 +146,28 @@ class Jobs:
             yield from self._close(key)
 
     def _close(self, key: str) -> Iterator[Imported]:
-        job = self._open.pop(key)
-        if any(answer.active for answer in job.answers):
+        job = self._open.pop(key, None)
+        if job is not None and any(answer.active for answer in job.answers):
             yield _assemble(job, self._source)
-        else:
+        elif job is not None:
             self._context.skipped["answer or event without a running job"] += len(job.answers) + len(job.happenings)
 
 
 def _anew(job: Job, answer: Answer) -> bool:
-    """Whether an answer is of the guest's next migration: its clock is behind though it came later."""
-    last = max(job.answers, key=lambda each: each.elapsed_ms, default=None)
+    """Whether an answer is of the guest's next migration: what only grows has fallen, though not because it came out
+    of turn."""
+    last = next((each for each in reversed(job.answers) if each.active), None)
     if last is None or not answer.active:
         return False
-    late = answer.stamp is not None and last.stamp is not None and answer.stamp.wall_ns < last.stamp.wall_ns
-    return not late and (answer.elapsed_ms < last.elapsed_ms or (job.final is not None))
+    fell = answer.elapsed_ms < last.elapsed_ms or _processed(answer) < _processed(last)
+    if answer.stamp is None or last.stamp is None:
+        return fell
+    began_ns, before_ns = (each.stamp.wall_ns - each.elapsed_ms * NS_PER_MS for each in (answer, last) if each.stamp)
+    return fell and abs(began_ns - before_ns) > _SAME_START_NS
+
+
+def _processed(answer: Answer) -> int:
+    return int(answer.stats.get("data_processed", 0))
 
 
 def _assemble(job: Job, source: Source) -> Imported:
@@ -223,7 +239,7 @@ def _end(job: Job, rows: Sequence[Row]) -> End:
         incoming = job.final.stats.get("operation") == _INCOMING
         return End(outcome="completed", evidence="final statistics", completed=_final_stats(job.final),
                    completed_from="destination" if incoming else "source")  # fmt: skip
-    proven = judge(row for row in rows if row["source"] == "poll")
+    proven = judge(row for row in rows if row["source"] != "job")
     if proven is not None:
         return proven
     if job.ended:

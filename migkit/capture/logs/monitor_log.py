@@ -180,7 +180,8 @@ def _deed_rows(deeds: Sequence[tuple[Entry, Deed]], clock: JobClock) -> list[Row
     rows: list[Row] = []
     for entry, deed in deeds:
         asked = next((row for row in reversed(rows) if row["action"] == deed.action), None)
-        if deed.state == "failed" and asked is not None and asked["succeeded"]:
+        same = asked is not None and asked["succeeded"] and deed.argument in (None, asked["argument"])
+        if deed.state == "failed" and asked is not None and same:
             asked |= {"succeeded": False, "error_text": deed.error_text or None}
             continue
         rows.append({

@@ -47,7 +47,7 @@ _DEEDS = tuple(
     (re.compile(pattern, re.ASCII), action, state)
     for pattern, action, state in (
         (r"Increasing downtime to (?P<ms>\d{1,9}) ms after ", "set_max_downtime", "done"),
-        (r"Unable to increase max downtime to (?P<ms>\d{1,9}) ?ms: (?P<why>.*)", "set_max_downtime", "failed"),
+        (r"Unable to increase max downtime to (?P<ms>\d{1,9}) ms: (?P<why>.*)", "set_max_downtime", "failed"),
         (r"Switching to post-copy migration mode", "start_post_copy", "done"),
         (r"Failed to switch to post-copy live migration: (?P<why>.*)", "start_post_copy", "failed"),
         (r"Failed to abort migration (?P<why>.*)", "abort", "failed"),

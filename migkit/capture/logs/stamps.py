@@ -21,6 +21,8 @@ _DATE = re.compile(
     r"(?P<time>\d\d?:\d\d:\d\d)(?: (?P<half>AM|PM))?(?: (?P<zone>[A-Z]{1,5}|[+-]\d{2,4}))?(?: (?P<year2>\d{4}))?",
     re.ASCII,
 )
+# A column of ns holds times until 2262.
+_LATEST_S = 2**33
 _DECORATION = "[](){}<>=#-*:;| \t"
 
 
@@ -58,6 +60,8 @@ def _unix(words: str) -> Stamp | None:
     if match is None:
         return None
     seconds, fraction, ms, ns = match.groups()
+    if int(seconds) >= _LATEST_S:
+        return None
     rest_ns = int((fraction or "0").ljust(9, "0")) + int(ms or 0) * NS_PER_MS + int(ns or 0)
     return Stamp(int(seconds) * NS_PER_S + rest_ns, True)
 
@@ -93,6 +97,8 @@ def _stamp(numbers: list[int], fraction_ns: int, zone: str | None) -> Stamp | No
         return None
     ahead_s = _ahead_s(zone)
     whole_s = (moment - _EPOCH) // datetime.timedelta(seconds=1) - (ahead_s or 0)
+    if not 0 <= whole_s < _LATEST_S:
+        return None
     return Stamp(whole_s * NS_PER_S + fraction_ns, ahead_s is not None)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from migkit.capture.logs.answers import Answer, Jobs, Source
 from migkit.capture.logs.base import Context, Imported, Line
 from migkit.capture.logs.stamps import Stamp, line_stamp
-from migkit.schema import BY_KEY, JOB_COMPLETED, OPERATION_MIGRATION_OUT
+from migkit.schema import BY_KEY, JOB_COMPLETED, JOB_UNBOUNDED, OPERATION_MIGRATION_OUT
 from migkit.units import GIB, KIB, MIB
 
 ORIGIN = "virsh domjobinfo"
@@ -144,6 +144,9 @@ class _Reader:
         incoming = operation == _INCOMING and block.kind == JOB_COMPLETED
         if not 0 <= block.kind < len(_TYPES) or (operation != OPERATION_MIGRATION_OUT and not incoming):
             self._context.skipped["block of another job than an outgoing migration"] += 1
+            return
+        if block.kind == JOB_UNBOUNDED and not block.stats:
+            self._context.skipped["block without statistics"] += 1
             return
         steps = None if block.raw else (block.steps[0], block.steps[1])
         answer = Answer(block.order, block.stamp, {"type": block.kind, **block.stats}, steps)
