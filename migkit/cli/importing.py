@@ -145,4 +145,5 @@ def _nothing(importer: Importer) -> str:
 
     if importer.read:
         return f"{importer.read[0][0]} (format {importer.read[0][1]}) tells of no migration with statistics"
-    return f"no file is of a known format; --format NAME says which: {', '.join(FORMATS)}"
+    known = ", ".join(f"{name} ({each.ORIGIN})" for name, each in FORMATS.items())
+    return f"no file is of a known format; --format says which of them it is: {known}"

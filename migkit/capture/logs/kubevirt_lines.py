@@ -217,7 +217,8 @@ def done(message: str) -> Done | None:
 # Lines worth keeping with a trace as they stand, though no column holds them.
 NOTED = re.compile(
     r"initialized migration monitor: |downtime tuning enabled: |migration options matched for vmi |stall detected: |"
-    r"relaxed best remaining bytes: |[Ll]ive migration stuck for |reconciling VM pause state|"
+    r"relaxed best remaining bytes: |convergence action is nothing because: |[Ll]ive migration stuck for |"
+    r"reconciling VM pause state|"
     r"failed to register migration iteration callback|registered migration iteration callback|"
     r"failed to get domain job info|Received a live migration error|VFIO VM detected|"
     r"generated migration parameters: |Initiating live migration|migration monitor failed to start|"
