@@ -18,6 +18,7 @@ from migkit.errors import MigkitError, UsageError
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Dataset": "migkit.dataset",
     "Answer": "migkit.fidelity",
     "answers": "migkit.fidelity",
     "Trace": "migkit.trace",
@@ -26,32 +27,44 @@ _HOMES = {
     "kubevirt": "migkit.policies",
     "policy": "migkit.policies",
     "compare": "migkit.comparison",
+    "explain": "migkit.explanation",
     "read_configuration": "migkit.manifest",
     "Replay": "migkit.drivers.replay",
     "replay": "migkit.drivers.replay",
     "live": "migkit.drivers.live",
     "record": "migkit.capture.recorder",
     "recover": "migkit.capture.journal",
+    "Sweep": "migkit.drivers.sweep",
+    "Tuned": "migkit.tuning",
     "import_logs": "migkit.capture.logs.formats",
     "read_log": "migkit.capture.logs.formats",
     "sample": "migkit.samples",
     "sample_names": "migkit.samples",
+    "sweep": "migkit.drivers.sweep",
+    "tune": "migkit.tuning",
 }
-_MODULES = ("plot", "report", "schema", "stats", "units")
+_MODULES = ("downtime", "failures", "migration", "plot", "report", "schema", "stats", "units")
 
 __all__ = [
     "Answer",
+    "Dataset",
     "MigkitError",
     "Replay",
+    "Sweep",
     "Trace",
+    "Tuned",
     "UsageError",
     "__version__",
     "answers",
     "compare",
+    "downtime",
+    "explain",
+    "failures",
     "import_logs",
     "kubevirt",
     "live",
     "load",
+    "migration",
     "open_dataset",
     "plot",
     "policy",
@@ -65,23 +78,28 @@ __all__ = [
     "sample_names",
     "schema",
     "stats",
+    "sweep",
+    "tune",
     "units",
 ]
 
 if TYPE_CHECKING:
-    from migkit import plot, report, schema, stats, units
+    from migkit import downtime, failures, migration, plot, report, schema, stats, units
     from migkit.capture.journal import recover
     from migkit.capture.logs.formats import import_logs, read_log
     from migkit.capture.recorder import record
     from migkit.comparison import compare
-    from migkit.dataset import open_dataset
+    from migkit.dataset import Dataset, open_dataset
     from migkit.drivers.live import live
     from migkit.drivers.replay import Replay, replay
+    from migkit.drivers.sweep import Sweep, sweep
+    from migkit.explanation import explain
     from migkit.fidelity import Answer, answers
     from migkit.manifest import read_configuration
     from migkit.policies import kubevirt, policy
     from migkit.samples import sample, sample_names
     from migkit.trace import Trace, load
+    from migkit.tuning import Tuned, tune
 
 
 def __getattr__(name: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +17,8 @@ from migkit.units import format_bytes, format_ms, format_s
 _HEAD = """# Traces
 
 Each file is one live migration, in Parquet, with everything that is known about it in its own metadata
-(`migkit info --json`). The columns are explained in [GLOSSARY.md](GLOSSARY.md). This page is made from the metadata:
-`migkit info data/traces --card > data/README.md`.
+(`migkit info --json`). The columns are explained in [GLOSSARY.md](GLOSSARY.md), and which of three downtimes to believe
+in [DOWNTIME.md](DOWNTIME.md). This page is made from the metadata: `migkit info data/traces --card > data/README.md`.
 
 Bandwidth is the limit given to libvirt. *Truth* is what the lab knows of its scenario and no rule may see: what holds
 the migration up; whether it would end by itself if nobody acted; from when to when a fault lasts, in seconds after the
@@ -104,12 +105,23 @@ def _origins(traces: Sequence[Trace]) -> str:
 
 
 def _recorded_with(traces: Sequence[Trace]) -> str:
-    """How busy the machine was: a lab's two hosts share its processors with whatever else runs there."""
-    loads = [float(trace.meta.notes["load_average_before"][0]) for trace in traces
-             if "load_average_before" in trace.meta.notes]  # fmt: skip
-    if not loads:
+    """What the lab made, and how busy its machine was: its two hosts share the processors with whatever else runs."""
+    made = [trace for trace in traces if trace.meta.lab and trace.meta.provenance == "recorded"]
+    if not made:
         return ""
-    return f"- load average of the lab's machine at the start, where it was noted: {min(loads):g} to {max(loads):g}\n"
+    counts = Counter(trace.meta.lab.scenario for trace in made if trace.meta.lab)
+    memory = [trace.meta.domain.memory_bytes for trace in made if trace.meta.domain.memory_bytes]
+    repeated = sum(count > 1 for count in counts.values())
+    text = f"- {len(counts)} scenarios of the lab (`migkit lab list`), {repeated} of them more than once"
+    text += f"; guests of {format_bytes(min(memory))} to {format_bytes(max(memory))}\n" if memory else "\n"
+    loads = [float(trace.meta.notes["load_average_before"][0]) for trace in made
+             if "load_average_before" in trace.meta.notes]  # fmt: skip
+    processors = {trace.meta.notes["processors"] for trace in made if "processors" in trace.meta.notes}
+    if not loads:
+        return text
+    machine = f"one machine of {', '.join(str(count) for count in sorted(processors))} processors"
+    return text + (f"- two hosts on {machine}; its load average at the start, noted in {len(loads)} of {len(made)}: "
+                   f"{min(loads):g} to {max(loads):g}\n")  # fmt: skip
 
 
 _LIMITS = """
@@ -149,17 +161,20 @@ class Check:
 
 def check(path: str | os.PathLike[str]) -> Check:
     """Looks at a trace as somebody who is given it would: readable, samples, provenance, and names in it."""
-    name = Path(path).name.removesuffix(".parquet")
     try:
-        trace = Trace.load(path)
+        return check_trace(Trace.load(path))
     except MigkitError as error:
-        return Check(name=name, problems=(str(error),))
+        return Check(name=Path(path).name.removesuffix(".parquet"), problems=(str(error),))
+
+
+def check_trace(trace: Trace) -> Check:
+    """The same for a trace that was read already."""
     meta = trace.meta
     names = "names masked" if meta.cadence.names_masked else "the lab's own names" if meta.lab else "names as they are"
     facts = f"{meta.provenance}, {int(trace.active.sum())} samples, {meta.end.outcome}, {names}"
     if meta.lab and meta.lab.guest_corrupted:
         facts += ", marked: the guest's memory came up corrupted"
-    return Check(name=name, problems=tuple(_problems(trace)), facts=facts)
+    return Check(name=trace.name, problems=tuple(_problems(trace)), facts=facts)
 
 
 def _problems(trace: Trace) -> Iterator[str]:

@@ -61,6 +61,8 @@ def compare(traces: Sequence[Trace], policies: Mapping[str, Policy] | Sequence[P
     >>> found.table["policy_does"].tolist()
     ['abort']
     """
+    # Held once: a dataset would read its traces anew for every policy.
+    traces = traces if isinstance(traces, Trace) else list(traces)
     if isinstance(traces, Trace) or not all(isinstance(trace, Trace) for trace in traces):
         raise UsageError("compare takes a list of traces, e.g. [trace] or mk.open_dataset(folder)")
     each = policies.values() if isinstance(policies, Mapping) else policies

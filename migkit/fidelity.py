@@ -14,7 +14,7 @@ import numpy as np
 
 from migkit.policies.size import data_size_gb as size_of
 from migkit.policies.versions import Policy
-from migkit.trace import Trace
+from migkit.trace import Readable, Trace
 from migkit.units import MIB, NS_PER_MS, format_bytes, format_ms
 
 Level = Literal["exact", "approximate", "no"]
@@ -75,10 +75,11 @@ def _deadline(trace: Trace) -> list[Answer]:
     return [Answer(level="approximate", why=f"when the migration began is known to {format_ms(uncertain_ms)} only")]
 
 
-def counted_memory_bytes(trace: Trace) -> int | None:
+def counted_memory_bytes(trace: Readable) -> int | None:
     """The memory that libvirt counts in the migration: the guest's and that of its devices; None where untold."""
-    counted = trace.samples["memory_total_bytes"][trace.active].dropna()
-    return int(counted.max()) if len(counted) and counted.max() > 0 else None
+    counted = trace.column("memory_total_bytes")[trace.active]
+    most = float(np.nanmax(counted, initial=0))
+    return int(most) if most > 0 else None
 
 
 def _size(trace: Trace, policy: Policy) -> list[Answer]:

@@ -6,9 +6,11 @@ Plain data, no pandas, no pyarrow: the recorder uses it. Unknown means None, nev
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import types
 import typing
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -85,9 +87,21 @@ class Cadence:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """A failure in words: what happened, why, what to do about it, the error's own text, where the guest is now."""
+
+    what: str
+    why: str = ""
+    do: str = ""
+    original: str = ""
+    where_guest_runs: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class End:
     """How it ended. `evidence` says what proves the outcome; `completed` are libvirt's final job stats by its own
-    keys, and `completed_from` who gave them: event, destination or source."""
+    keys, and `completed_from` who gave them: event, destination or source; `failure`, in words what failed, None where
+    nothing did or nobody has put it into words (see migkit.failures)."""
 
     outcome: str = "lost"
     evidence: str = ""
@@ -95,6 +109,7 @@ class End:
     error_text: str = ""
     completed: dict[str, Any] | None = None
     completed_from: str = ""
+    failure: Failure | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,15 +197,29 @@ def _plain(value: Any) -> Any:
 
 
 def _build(cls: type[T], data: dict[str, Any]) -> T:
-    hints = typing.get_type_hints(cls)
+    hints = _hints(typing.cast(Hashable, cls))
     return cls(**{name: _convert(hints[name], value) for name, value in data.items() if name in hints})
 
 
-def _convert(hint: Any, value: Any) -> Any:
+# To resolve annotations for each trace anew costs more than all else about reading its metadata.
+@functools.cache
+def _hints(cls: Hashable) -> dict[str, Any]:
+    return typing.get_type_hints(cls)
+
+
+@functools.cache
+def _known(hint: Any) -> Any:
+    """What an optional field holds when it holds something; None for another field."""
     if typing.get_origin(hint) in (types.UnionType, typing.Union):
-        if value is None:
-            return None
-        hint = next(arm for arm in typing.get_args(hint) if arm is not type(None))
+        return next(arm for arm in typing.get_args(hint) if arm is not type(None))
+    return None
+
+
+def _convert(hint: Any, value: Any) -> Any:
+    if hint in (str, int, float, bool):
+        return value
+    if (known := _known(hint)) is not None:
+        return None if value is None else _convert(known, value)
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         return _build(hint, value)
     if typing.get_origin(hint) is tuple:

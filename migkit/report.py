@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from migkit import __version__, plot
 from migkit.drivers.replay import Replay
 from migkit.errors import MigkitError
+from migkit.explanation import explain
 from migkit.trace import Trace
 
 PAGE = "index.html"
@@ -101,6 +102,7 @@ def _trace(folder: Path, trace: Trace, runs: Sequence[Replay], labels: Sequence[
     if any(len(run.decisions) for run in runs):
         axes = plot.decisions(runs, labels=labels)
         pictures.append(_picture(folder, f"{trace.name}.decisions.png", axes[0]))
+    told += f"<p>{html.escape(explain(trace, thresholds=False).paragraph)}</p>"
     name = html.escape(trace.name)
     return f"<h2 id='{name}'>{name}</h2>{told}{trace._repr_html_()}{''.join(pictures)}"
 

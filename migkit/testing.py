@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from migkit.dataset import Dataset
     from migkit.drivers.replay import Replay
     from migkit.policies import Policy
     from migkit.trace import Trace
@@ -42,36 +43,44 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """One test a trace, one a policy."""
     config = metafunc.config
     if {"migkit_trace", "migkit_replay"} & set(metafunc.fixturenames):
-        paths = _paths(config)
-        ids = [path.name.removesuffix(".parquet") for path in paths]
-        skipped = [pytest.param(None, marks=pytest.mark.skip(reason=_NO_TRACES))]
-        metafunc.parametrize("_migkit_path", paths or skipped, ids=ids or ["no-traces"], indirect=True, scope="session")
+        skipped = pytest.param(None, marks=pytest.mark.skip(reason=_NO_TRACES), id="no-traces")
+        names = _dataset(config).names if _folder(config) else [skipped]
+        metafunc.parametrize("_migkit_name", names, indirect=True, scope="session")
     if {"migkit_policy", "migkit_replay"} & set(metafunc.fixturenames):
         texts = config.getini("migkit_policies") or list(DEFAULT_POLICIES)
         metafunc.parametrize("_migkit_policy_text", texts, indirect=True, scope="session")
 
 
-def _paths(config: pytest.Config) -> list[Path]:
-    """Of the folder given: on the command line from where pytest runs, in the ini file from the project's root."""
-    from migkit.dataset import trace_paths
-    from migkit.errors import MigkitError
-
+def _folder(config: pytest.Config) -> Path | None:
+    """The folder given: on the command line from where pytest runs, in the ini file from the project's root."""
     given, ini = config.getoption("--migkit-traces"), config.getini("migkit_traces")
     if not given and not ini:
-        return []
-    place = config.invocation_params.dir / given if given else config.rootpath / ini
-    if not place.is_dir():
+        return None
+    return Path(config.invocation_params.dir / given if given else config.rootpath / ini)
+
+
+_OPENED = pytest.StashKey["Dataset"]()
+
+
+def _dataset(config: pytest.Config) -> Dataset:
+    from migkit.dataset import open_dataset
+    from migkit.errors import MigkitError
+
+    place = _folder(config)
+    if place is None or not place.is_dir():
         raise pytest.UsageError(f"migkit: {place}: no such folder of traces")
-    try:
-        return trace_paths(place)
-    except MigkitError as error:
-        raise pytest.UsageError(str(error)) from None
+    if _OPENED not in config.stash:
+        try:
+            config.stash[_OPENED] = open_dataset(place)
+        except MigkitError as error:
+            raise pytest.UsageError(str(error)) from None
+    return config.stash[_OPENED]
 
 
 @pytest.fixture(scope="session")
-def _migkit_path(request: pytest.FixtureRequest) -> Path:
-    path: Path = request.param
-    return path
+def _migkit_name(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
 
 
 @pytest.fixture(scope="session")
@@ -81,11 +90,9 @@ def _migkit_policy_text(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="session")
-def migkit_trace(_migkit_path: Path) -> Trace:
+def migkit_trace(_migkit_name: str, request: pytest.FixtureRequest) -> Trace:
     """Each stored trace in turn."""
-    from migkit.trace import load
-
-    return load(_migkit_path)
+    return _dataset(request.config)[_migkit_name]
 
 
 @pytest.fixture(scope="session")

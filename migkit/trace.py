@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from migkit import parquet
 from migkit.errors import MigkitError
+from migkit.failures import failure_of
 from migkit.meta import TraceMeta
 from migkit.schema import JOB_UNBOUNDED
 from migkit.units import NS_PER_MS, NS_PER_S, format_bytes, format_ms, format_s
@@ -29,6 +30,34 @@ _PANDAS = {
     pa.bool_(): pd.BooleanDtype(),
     pa.string(): pd.StringDtype(),
 }
+
+
+class Readable(Protocol):
+    """What can be read of a trace, whether pandas holds its rows or not."""
+
+    @property
+    def name(self) -> str:
+        """The trace's name."""
+        ...
+
+    @property
+    def meta(self) -> TraceMeta:
+        """Its metadata."""
+        ...
+
+    @property
+    def t_s(self) -> npt.NDArray[np.float64]:
+        """Seconds since the job began, shape (rows,)."""
+        ...
+
+    @property
+    def active(self) -> npt.NDArray[np.bool_]:
+        """Whether a row carries statistics of the running job, shape (rows,)."""
+        ...
+
+    def column(self, name: str) -> npt.NDArray[np.float64]:
+        """A numeric column, NaN where it is null, shape (rows,)."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +83,7 @@ class Trace:
     @classmethod
     def from_rows(cls, rows: Iterable[Mapping[str, Any]], meta: TraceMeta, name: str = "") -> Trace:
         """A trace from dictionaries, one a row; a missing key is a null."""
-        return cls._from_table(parquet.table_from_rows(rows), meta, name)
+        return cls.from_table(parquet.table_from_rows(rows), meta, name)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], name: str = "") -> Trace:
@@ -62,10 +91,10 @@ class Trace:
 
         Raises MigkitError, naming the file, when it is none, damaged or of a newer schema."""
         table, meta = parquet.read(path)
-        return cls._from_table(table, meta, name or Path(path).name.removesuffix(".parquet"))
+        return cls.from_table(table, meta, name or Path(path).name.removesuffix(".parquet"))
 
     @classmethod
-    def _from_table(cls, table: pa.Table, meta: TraceMeta, name: str) -> Trace:
+    def from_table(cls, table: pa.Table, meta: TraceMeta, name: str) -> Trace:
         return cls(table.to_pandas(types_mapper=_PANDAS.get), meta, name)
 
     def save(self, path: str | os.PathLike[str], *, force: bool = False) -> Path:
@@ -127,6 +156,12 @@ class Trace:
         versions = f"libvirt {meta.host.libvirt_version or '?'}, QEMU {meta.host.qemu_version or '?'}"
         accelerator = f", {meta.host.accelerator}" if meta.host.accelerator else ""
         bandwidth = meta.migration.parameters.get("bandwidth")
+        failure = failure_of(meta.end)
+        failed = {} if failure is None else {
+            "failure": failure.what + (f": {failure.why}" if failure.why else ""),
+            "guest is": failure.where_guest_runs,
+            "to do": failure.do,
+        }  # fmt: skip
         return {
             "guest": (f"{guest.name}, " if guest.name else "") + memory + (", VFIO" if guest.has_vfio else ""),
             "provenance": meta.provenance + (f" ({meta.origin})" if meta.origin else ""),
@@ -136,6 +171,7 @@ class Trace:
             "iterations": self._iterations(),
             "outcome": f"{meta.end.outcome}" + (f": {meta.end.error_text}" if meta.end.error_text else ""),
             "downtime": self._downtime(),
+            **failed,
         }
 
     def _duration_s(self) -> float:

@@ -38,8 +38,13 @@ def test_the_page_says_how_to_cite_and_to_add(bundled):
 
 
 def test_the_committed_page_is_of_the_committed_traces(bundled):
-    page = (TRACES.parent / "README.md").read_text()
-    assert [name for name in bundled if f"| `{name}` |" not in page] == []
+    assert (TRACES.parent / "README.md").read_text() == data_card(list(bundled.values())), "make data writes it anew"
+
+
+def test_the_page_tells_how_much_of_the_lab_is_in_the_set(bundled):
+    page = data_card([bundled["idle"], bundled["idle-2"], bundled["long-idle-2gib"]])
+    assert "- 2 scenarios of the lab (`migkit lab list`), 1 of them more than once; guests of 256 MiB to 2 GiB" in page
+    assert "- two hosts on one machine of 2 processors; its load average at the start, noted in 2 of 3: " in page
 
 
 def test_a_trace_of_the_lab_may_be_shared(bundled):

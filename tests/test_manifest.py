@@ -9,6 +9,8 @@ import pytest
 import migkit as mk
 from migkit.cli import main
 from migkit.errors import MigkitError
+from migkit.manifest import changed, defaults
+from migkit.migration import MigrationOptions
 from tests.conftest import TRACES
 
 CLUSTER = """
@@ -104,6 +106,8 @@ def test_main_takes_quantities_and_v19_wants_text(written):
          "1.9", "spec.progressTimeout: a MigrationPolicy has no progressTimeout"),
         ("kind: HyperConverged\nspec: hello", "1.9", "spec is not an object with named fields"),
         ("kind: HyperConverged\nspec: {liveMigrationConfig: {experimental: {stallDetector: true}}}", "1.9",
+         "experimental: a HyperConverged has no experimental options; only a MigrationPolicy has"),
+        ("kind: MigrationPolicy\nspec: {experimental: {stallDetector: true}}", "1.9",
          "experimental.stallDetector is not an object"),
         ("kind: KubeVirt\nmetadata: hello", "1.9", "metadata is not an object"),
         ("kind: KubeVirt\nstatus: hello", None, "status is not an object"),
@@ -128,7 +132,7 @@ def test_main_takes_quantities_and_v19_wants_text(written):
          "main", "exclude each other"),
         ("kind: KubeVirt\nspec: {configuration: {migrations: {maxDowntimeMs: 5}}}",
          "1.9", "needs one of the feature gates"),
-        ("kind: KubeVirt\nspec: {configuration: {migrations: {experimental: {stallDetector: {}}}}}", "1.9",
+        ("kind: KubeVirt\n---\nkind: MigrationPolicy\nspec: {experimental: {stallDetector: {}}}", "1.9",
          "needs the feature gate MigrationStallDetection"),
         ("kind: KubeVirt\nstatus: {observedKubeVirtVersion: v7.3.0}", None, "KubeVirt 7.3 is not known to this migkit"),
     ],
@@ -171,3 +175,93 @@ def test_every_policy_of_a_comparison_gets_the_configuration(written, capsys):
 def test_one_path_will_do_too(written):
     (path,) = written(CLUSTER)
     assert mk.read_configuration(path).policy == mk.read_configuration([path]).policy
+
+
+def test_what_is_asked_of_libvirt_is_read_beside_the_monitors_options(written):
+    cluster = """
+kind: KubeVirt
+spec:
+  configuration:
+    migrations: {allowAutoConverge: true, bandwidthPerMigration: 1Gi, unsafeMigrationOverride: true}
+"""
+    policy = """
+kind: MigrationPolicy
+spec: {bandwidthPerMigration: 64Mi, allowPostCopy: true, experimental: {compression: zstd}}
+"""
+    paths = written(cluster, policy)
+    found = mk.read_configuration(paths)
+    assert found.migration == MigrationOptions(
+        allow_auto_converge=True, allow_post_copy=True, unsafe_migration_override=True,
+        bandwidth_per_migration="64Mi", compression="zstd",
+    )  # fmt: skip
+    assert found.migration_origins["bandwidth_per_migration"] == (
+        f"{paths[1]}: MigrationPolicy: spec.bandwidthPerMigration"
+    )
+    assert found.migration_origins["allow_post_copy"] == f"{paths[1]}: MigrationPolicy: spec.allowPostCopy"
+    assert found.migration_origins["cpu_limit"] == "default of KubeVirt 1.9"
+
+
+VMI = """
+kind: VirtualMachineInstance
+metadata: {name: web1, annotations: {kubevirt.io/multiThreadedQemuMigration: "4"}}
+spec: {domain: {memory: {guest: 2Gi}, cpu: {dedicatedCpuPlacement: true}, resources: {limits: {cpu: "2"}}}}
+"""
+
+
+def test_a_vmi_says_about_its_processors_what_the_version_asks(written):
+    (path,) = written(VMI)
+    new, old = mk.read_configuration(path, "1.9"), mk.read_configuration(path, "1.4")
+    assert (new.migration.cpu_limit, new.migration.dedicated_cpus, new.migration.parallel_threads) == ("2", True, None)
+    assert (old.migration.cpu_limit, old.migration.dedicated_cpus, old.migration.parallel_threads) == (0, False, 4)
+    assert new.migration_origins["cpu_limit"].endswith("web1: spec.domain.resources.limits.cpu")
+    assert new.vmi.data_size_gb("1.9") == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "version", "said"),
+    [
+        ("kind: MigrationPolicy\nspec: {bandwidthPerMigration: quick}", "1.9",
+         "spec.bandwidthPerMigration: 'quick' is not a quantity"),
+        ("kind: MigrationPolicy\nspec: {bandwidthPerMigration: -1Mi}", "1.9", "-1Mi is less than 0"),
+        ("kind: MigrationPolicy\nspec: {allowAutoConverge: 1}", "1.9", "1 is not true or false"),
+        ("kind: MigrationPolicy\nspec: {unsafeMigrationOverride: true}", "1.9", "has no unsafeMigrationOverride"),
+        ("kind: MigrationPolicy\nspec: {experimental: {compression: lz4}}", "1.9", "'lz4' must be none or zstd"),
+        ("kind: MigrationPolicy\nspec: {experimental: {compression: zstd}}", "1.8", "it came with 1.9"),
+        (VMI + "---" + VMI, "1.9", "a second VirtualMachineInstance"),
+        ("kind: VirtualMachineInstance\nspec: {volumes: 3}", "1.9", "spec.volumes is not a list of objects"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_them_names_the_field(written, text, version, said):
+    with pytest.raises(MigkitError) as caught:
+        mk.read_configuration(written(text), version)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_options_of_either_kind_are_changed_by_name_with_their_origin():
+    found = changed(
+        defaults("1.9"),
+        ({"progress_timeout": "30", "compression": "zstd"}, "first"),
+        ({"progress_timeout": 40}, "then"),
+    )
+    assert (found.policy.options["progress_timeout"], found.migration.compression) == (40, "zstd")
+    assert (found.origins["progress_timeout"], found.migration_origins["compression"]) == ("then", "first")
+    assert found.origins["max_downtime_ms"] == "default of KubeVirt 1.9"
+    assert changed(found).policy == found.policy
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("bandwith", 1, "did you mean 'bandwidth_per_migration'"),
+        ("allow_postcopy", "true", "did you mean 'allow_post_copy'"),
+        ("dedicated_cpus", "yes", "neither true nor false"),
+        ("parallel_threads", "4", "is not in KubeVirt 1.9; 1.0 to 1.4 have it"),
+        ("bandwidth_per_migration", "-1", "is less than 0"),
+        ("compression", "lz4", "must be none or zstd"),
+        ("steps", "3", "it came with main"),
+    ],
+)
+def test_a_change_that_cannot_be_is_one_line(name, value, said):
+    with pytest.raises(MigkitError, match=said):
+        changed(defaults("1.9"), ({name: value}, "--set"))

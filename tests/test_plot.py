@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
@@ -54,6 +56,16 @@ def test_downtime_shows_a_row_a_completed_migration(bundled):
     assert {"block_raw", "stall_link", "postcopy_switch"} <= set(names)
     assert "noconverge_abort" not in names
     assert ax.get_xscale() == "log"
+
+
+def test_downtime_keeps_kinds_together_and_every_point_in_sight(bundled):
+    beat, end = bundled["idle"].meta.heartbeat, bundled["idle"].meta.end
+    short = bundled["idle"].replace_meta(end=dataclasses.replace(end, completed={"downtime": 1}), heartbeat=beat)
+    ax = mk.plot.downtime([bundled["post-copy"], short, bundled["suspend-midway"], bundled["converge-fast"]])
+    names = [tick.get_text() for tick in ax.get_yticklabels()]
+    assert names == ["suspend-midway", "post-copy", "converge-fast", "idle"]
+    assert [text.get_text() for text in ax.texts] == ["suspended", "post-copy", "pre-copy"]
+    assert ax.get_xlim()[0] < 1
 
 
 def test_decisions_have_a_lane_a_policy(bundled):

@@ -63,6 +63,8 @@ def _described(element: ET.Element) -> str:
     address = element.find("source/address")
     if address is None:
         return element.get("type", "") or element.tag
+    if element.get("type") == "scsi":
+        return "scsi " + ":".join(address.get(name, "0") for name in ("bus", "target", "unit"))
     parts = [address.attrib[name].removeprefix("0x") for name in ("domain", "bus", "slot") if name in address.attrib]
     place = address.get("uuid") or ":".join(parts) + "." + address.get("function", "0x0").removeprefix("0x")
     return f"{'interface' if element.tag == 'interface' else element.get('type', '')} {place}"

@@ -22,6 +22,7 @@ from migkit.capture import journal_file
 from migkit.capture.frames import LAYOUT, OVERHEAD, Layout, Row, frame, frames, pack_row, tamed, unpack_row
 from migkit.capture.outcome import judge
 from migkit.errors import MigkitError, UsageError
+from migkit.failures import with_failure
 from migkit.meta import End, TraceMeta
 from migkit.schema import JOB_UNBOUNDED, SCHEMA_VERSION, SOURCES
 
@@ -322,7 +323,8 @@ def _cleared(fd: int, source: Path, written: Path, *, damaged: bool) -> Path | N
 
 def _cut_short(rows: list[dict[str, Any]]) -> End:
     end = judge(rows) or End(outcome="interrupted", evidence="the rows end while the job runs")
-    return dataclasses.replace(end, evidence=f"{end.evidence}; the recorder was cut short, recovered from its journal")
+    evidence = f"{end.evidence}; the recorder was cut short, recovered from its journal"
+    return with_failure(dataclasses.replace(end, evidence=evidence))
 
 
 def _largest(rows: list[dict[str, Any]], *names: str) -> int | None:

@@ -23,6 +23,7 @@ from migkit.capture.masking import Mask
 from migkit.capture.outcome import Ending
 from migkit.capture.sampler import Inbox, Limit, Sampler, in_background
 from migkit.errors import MigkitError, UsageError
+from migkit.failures import with_failure
 from migkit.meta import Cadence, End, Migration, TraceMeta
 from migkit.schema import JOB_BOUNDED, JOB_UNBOUNDED, OPERATION_MIGRATION_OUT
 from migkit.units import NS_PER_S
@@ -209,7 +210,7 @@ class _Session:
         if not stopped:
             end = self._completed(end)
         cadence = dataclasses.replace(self._meta.cadence, gaps=tuple(self._gaps))
-        self._journal.finish(dataclasses.replace(self._meta, end=end, cadence=cadence))
+        self._journal.finish(dataclasses.replace(self._meta, end=with_failure(end), cadence=cadence))
         self._written = True
 
     def _completed(self, end: End) -> End:

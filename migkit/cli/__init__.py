@@ -12,7 +12,22 @@ from collections.abc import Sequence
 from migkit import __version__
 from migkit.errors import MigkitError, UsageError
 
-_VERBS = ("record", "recover", "importing", "info", "plot", "replay", "compare", "report", "lab")
+_VERBS = (
+    "record",
+    "recover",
+    "importing",
+    "info",
+    "explain",
+    "plot",
+    "replay",
+    "compare",
+    "report",
+    "sweep",
+    "tune",
+    "flags",
+    "pack",
+    "lab",
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from migkit.cli.policies import chosen_policies, origins_told
-from migkit.cli.replay import DOUBT, add_policy_options
+from migkit.cli.policies import chosen_policies, has_vfio, origins_told
+from migkit.cli.replay import DOUBT, add_policy_options, notes_told
 from migkit.cli.table import render
 from migkit.errors import UsageError
 from migkit.units import format_s
@@ -40,8 +40,10 @@ def run(arguments: argparse.Namespace) -> int:
     from migkit.drivers.replay import parse_failures
 
     traces = open_dataset(*arguments.traces)
-    found = compare(traces, policies, failures=parse_failures(arguments.fail), data_size_gb=arguments.data_size_gb,
-                    anyway=arguments.anyway)  # fmt: skip
+    found = compare(
+        traces, policies, failures=parse_failures(arguments.fail), data_size_gb=arguments.data_size_gb,
+        has_vfio=has_vfio(arguments), anyway=arguments.anyway,
+    )  # fmt: skip
     if arguments.json:
         for row in json.loads(found.table.to_json(orient="records", double_precision=3)):
             print(json.dumps(row))
@@ -67,6 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
     print(render(shown, columns))
     print("\n" + render(found.summary, {name: name for name in found.summary.columns}))
     print(_doubts(found.runs), end="")
+    print(notes_told(run for runs in found.runs.values() for run in runs), end="")
     if arguments.output:
         _draw(found.runs, Path(arguments.output), force=arguments.force)
     return 0

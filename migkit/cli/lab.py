@@ -37,6 +37,9 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     listing.set_defaults(handler=run_list)
     _add_record(kinds, [where, own])
     _add_campaign(kinds, [where, own])
+    relabel = kinds.add_parser("relabel", parents=[own], help="write the scenarios' truth into traces recorded earlier")
+    relabel.add_argument("traces", nargs="+", metavar="TRACE", help="a trace of the lab, or a folder of them")
+    relabel.set_defaults(handler=run_relabel)
     down = kinds.add_parser("down", parents=[where], help="take the lab down; leaves no process, namespace or mount")
     down.set_defaults(handler=run_down)
 
@@ -80,10 +83,14 @@ def run_up(arguments: argparse.Namespace) -> int:
 
 
 def run_down(arguments: argparse.Namespace) -> int:
-    """Takes the lab down."""
+    """Takes the lab down, and tells of those of a campaign beside it."""
     from migkit.lab import hosts
 
-    hosts.down(arguments.dir)
+    folder = arguments.dir or hosts.default_folder()
+    hosts.down(folder)
+    for other in sorted(folder.parent.glob(f"{folder.name}-[0-9]*")):
+        if hosts.find_lab(other) is not None:
+            print(f"{other} is up as well: migkit lab down --dir {other}", file=sys.stderr)
     return 0
 
 
@@ -95,6 +102,21 @@ def run_list(arguments: argparse.Namespace) -> int:
     width = max(map(len, scenarios))
     for entry in scenarios.values():
         print(f"{entry.name.ljust(width)}  {entry.seconds:3.0f} s  {entry.description}")
+    return 0
+
+
+def run_relabel(arguments: argparse.Namespace) -> int:
+    """Brings the labels of traces in line with what their scenarios say now; a line for each that changed."""
+    from migkit.dataset.places import found_files
+    from migkit.lab import relabel, scenario
+
+    scenarios, changed = scenario.load(arguments.scenarios), 0
+    paths = [Path(found.place) for found in found_files(*arguments.traces)]
+    for path in paths:
+        if (label := relabel.relabel(path, scenarios)) is not None:
+            print(f"{path}: {', '.join(f'{key} {value}' for key, value in label.items())}")
+            changed += 1
+    print(f"{len(paths)} traces, {changed} relabelled", file=sys.stderr)
     return 0
 
 
@@ -138,6 +160,7 @@ def run_campaign(arguments: argparse.Namespace) -> int:
     file = arguments.file or campaign.BUNDLED
     jobs = min(arguments.jobs or min(2, os.cpu_count() or 1), len(todo))
     folders = _lab_folders(arguments.dir, jobs)
+    lane.clear(arguments.output)
     lanes = [
         lane.Lane(folder, arguments.output, campaign=file.stem, scenarios=arguments.scenarios) for folder in folders
     ]
@@ -177,7 +200,7 @@ def _lab_folders(base: Path | None, jobs: int) -> list[Path]:
     folders = [base.with_name(f"{base.name}-{number}") for number in range(1, jobs + 1)]
     for folder in folders:
         if hosts.find_lab(folder) is not None:
-            raise MigkitError(f"{folder}: a lab is up there already; choose another --dir, or take it down")
+            raise MigkitError(f"{folder}: a lab is up there already; migkit lab down --dir {folder} takes it down")
     return folders
 
 

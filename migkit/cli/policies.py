@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from migkit.errors import UsageError
@@ -50,7 +50,7 @@ def chosen_policies(arguments: argparse.Namespace) -> dict[str, Policy]:
     """The policies of --policy, --config and --set, by label. Raises UsageError where two have one label."""
     if arguments.config:
         return {label: found.policy for label, found in configured(arguments).items()}
-    return _labelled([parse_policy(text, arguments.set) for text in arguments.policy])
+    return _labelled([parse_policy(text, _settings(arguments)) for text in arguments.policy])
 
 
 def configured(arguments: argparse.Namespace) -> dict[str, Configuration]:
@@ -60,23 +60,35 @@ def configured(arguments: argparse.Namespace) -> dict[str, Configuration]:
 
 
 def _configured(arguments: argparse.Namespace, text: str) -> tuple[str, Configuration]:
-    from migkit.manifest import Configuration, read_configuration
-    from migkit.policies import kubevirt, policy
+    from migkit.manifest import changed, read_configuration
+    from migkit.policies import policy
 
     label, name, own = _parts(text)
     named = policy(name) if name else None
-    found = read_configuration(arguments.config, named.version if named else None)
-    given: dict[str, Any] = {option: found.policy.options[option] for option in found.policy.given}
-    origins = dict(found.origins)
     features = dict.fromkeys(named.given, True) if named else {}
-    for changes, origin in ((features, f"--policy {name}"), (parse_options(own), f"--policy {text}"),
-                            (parse_options(arguments.set), "--set")):  # fmt: skip
-        given |= changes
-        origins |= dict.fromkeys(changes, origin)
-    made = kubevirt(found.policy.version, **given)
-    for option in made.options:
-        origins.setdefault(option, f"default of KubeVirt {made.version}")
-    return label or made.name, Configuration(policy=made, origins=origins, version_from=found.version_from)
+    layers: list[tuple[Mapping[str, Any], str]] = [
+        (features, f"--policy {name}"),
+        (parse_options(own), f"--policy {text}"),
+        (parse_options(_settings(arguments)), "--set"),
+    ]
+    found = changed(read_configuration(arguments.config, named.version if named else None), *layers)
+    return label or found.policy.name, found
+
+
+def has_vfio(arguments: argparse.Namespace) -> bool | None:
+    """What --set has_vfio=... says about the guest; None where nobody says."""
+    from migkit.policies.versions import read_flag
+
+    said = parse_options(text for text in arguments.set if text.startswith(_VFIO))
+    return read_flag("has_vfio", said["has_vfio"]) if said else None
+
+
+def _settings(arguments: argparse.Namespace) -> list[str]:
+    """--set without what it says about the guest."""
+    return [text for text in arguments.set if not text.startswith(_VFIO)]
+
+
+_VFIO = "has_vfio="
 
 
 def _labelled(found: list[tuple[str, T]]) -> dict[str, T]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, SupportsInt
 
-from migkit.cli.policies import chosen_policies, origins_told
+from migkit.cli.policies import chosen_policies, has_vfio, origins_told
 from migkit.errors import UsageError
 from migkit.units import format_ms, format_s
 
@@ -35,7 +36,11 @@ def add_policy_options(parser: argparse.ArgumentParser) -> None:
         "several times, a policy lies over its cluster; --policy names the version, and may change options",
     )  # fmt: skip
     parser.add_argument(
-        "--set", action="append", default=[], metavar="OPTION=VALUE", help="an option for every policy given"
+        "--set",
+        action="append",
+        default=[],
+        metavar="OPTION=VALUE",
+        help="an option for every policy given; has_vfio=true or false: whether the guest has host devices",
     )
     parser.add_argument(
         "--data-size-gb", type=_size, metavar="N",
@@ -64,12 +69,12 @@ def run(arguments: argparse.Namespace) -> int:
     from migkit.dataset import open_dataset
     from migkit.drivers.replay import parse_failures, replay
 
-    failures = parse_failures(arguments.fail)
+    failures, vfio = parse_failures(arguments.fail), has_vfio(arguments)
     if not arguments.json:
         print(origins_told(arguments), end="")
     for index, trace in enumerate(open_dataset(*arguments.traces)):
         for label, policy in policies:
-            found = replay(trace, policy, failures=failures, data_size_gb=arguments.data_size_gb,
+            found = replay(trace, policy, failures=failures, data_size_gb=arguments.data_size_gb, has_vfio=vfio,
                            anyway=arguments.anyway)  # fmt: skip
             if arguments.json:
                 print(json.dumps({"label": label, **json.loads(found.to_json())}))
@@ -94,7 +99,14 @@ def told(label: str, found: Replay) -> str:
         lines.append(f"  and {len(found.decisions) - _SHOWN} more (--json has them all)")
     if found.divergence_s is not None:
         lines.append(f"  leaves what was really done at {format_s(found.divergence_s)}: unknowable from there on")
+    lines += [f"  note: {note}" for note in found.notes]
     return "\n".join(lines)
+
+
+def notes_told(runs: Iterable[Replay]) -> str:
+    """What weakens any of the replays, each once; empty where nothing does."""
+    notes = dict.fromkeys(note for run in runs for note in run.notes)
+    return "".join(f"\nnote: {note}" for note in notes) + ("\n" if notes else "")
 
 
 _SHOWN = 12

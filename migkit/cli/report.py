@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from migkit.cli.policies import chosen_policies, origins_told
-from migkit.cli.replay import action_text, add_policy_options
+from migkit.cli.policies import chosen_policies, has_vfio, origins_told
+from migkit.cli.replay import action_text, add_policy_options, notes_told
 from migkit.units import format_s
 
 if TYPE_CHECKING:
@@ -40,10 +40,12 @@ def run(arguments: argparse.Namespace) -> int:
     from migkit.dataset import open_dataset
     from migkit.drivers.replay import parse_failures, replay
 
-    traces = open_dataset(*arguments.traces)
-    failures = parse_failures(arguments.fail)
+    traces = list(open_dataset(*arguments.traces))
+    failures, vfio = parse_failures(arguments.fail), has_vfio(arguments)
     runs = {
-        label: [replay(t, policy, failures=failures, data_size_gb=arguments.data_size_gb) for t in traces]
+        label: [
+            replay(t, policy, failures=failures, data_size_gb=arguments.data_size_gb, has_vfio=vfio) for t in traces
+        ]
         for label, policy in policies.items()
     }
     rows = [_row(label, found) for series in zip(*runs.values(), strict=True)
@@ -51,6 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
     table = pd.DataFrame(rows)
     print(origins_told(arguments), end="")
     print(render(_sparse(table), {name: name for name in table.columns}))
+    print(notes_told(run for series in runs.values() for run in series), end="")
     page = report.write(Path(arguments.output), traces, runs, table, force=arguments.force)
     print(f"\nPage: {page}\nPictures: {page.parent}/*.png")
     return 0

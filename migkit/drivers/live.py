@@ -32,6 +32,7 @@ from migkit.drivers.monitor import ACTIONS, Monitor
 from migkit.drivers.replay import checked_size
 from migkit.drivers.schedule import POLL_NS
 from migkit.errors import MigkitError, UsageError
+from migkit.failures import with_failure
 from migkit.meta import Cadence, End, Migration, TraceMeta
 from migkit.policies import base
 from migkit.policies.base import Wakes
@@ -111,8 +112,7 @@ class Session:
         return row
 
     def _grow(self, row: Row, domain: int, event: bool) -> None:
-        for lists in self.monitor.lists:
-            lists.append(0)
+        self.monitor.slots.append(base.Slot())
         values: list[Any] = [row["mono_ns"] - self.start_ns, event, "job_type" in row, row.get("job_type", 0)]
         for name in ("data_remaining_bytes", "time_elapsed_ms", "memory_iteration", "memory_bps"):
             value = row.get(name)
@@ -210,7 +210,7 @@ def live(
     session = Session(
         policy, data_size_gb=size, has_vfio=vfio, start_ns=start_ns, act=act, domain=domain, clock=loop.now_ns
     )
-    end = loop.run(session, first)
+    end = with_failure(loop.run(session, first))
     meta = TraceMeta(
         provenance=facts.provenance, origin=facts.origin, domain=facts.domain, host=facts.host, end=end,
         migration=Migration(downtime_limit_ms=loop.limit_ms),

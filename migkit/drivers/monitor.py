@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from migkit.policies import base, compiled, events, polling
-from migkit.policies.base import Lists, Options, PlainState, Wakes
+from migkit.policies.base import Options, PlainState, Slot, Wakes
 from migkit.policies.versions import Family
 
 CALLS = {
@@ -96,7 +96,7 @@ class Monitor:
         self.options = self._registered(options)
         self.state: Any = compiled.new_state() if compiled_form else PlainState()
         base.reset(self.state, self.options)
-        self.lists = _room(room + 1, compiled_form)
+        self.slots: Any = compiled.new_slots(room + 1) if compiled_form else [Slot() for _ in range(room + 1)]
         plain = {"polling": polling.advance, "events": events.advance}
         self._advance: Any = compiled.advance(family.rules) if compiled_form else plain[family.rules]
 
@@ -121,7 +121,7 @@ class Monitor:
         row: int = i0
         while row < i1 or self._abort_asked:
             stop = row + 1 if self._abort_asked else i1
-            row, action, argument, reason = self._advance(self.state, self.lists, self.options, wakes, row, stop)
+            row, action, argument, reason = self._advance(self.state, self.slots, self.options, wakes, row, stop)
             if action == base.FINISH:
                 self._finish(row, reason, argument)
                 return row
@@ -225,11 +225,3 @@ class Monitor:
         elif abort_status != base.NOT_ABORTED:
             self.state.abort_status = abort_status
         self.result = self.result if self.result.ended else result
-
-
-def _room(size: int, compiled_form: bool) -> Lists:
-    if not compiled_form:
-        return Lists(*([0] * size for _ in Lists._fields))
-    import numpy as np
-
-    return Lists(*(np.zeros(size, dtype=np.int64) for _ in Lists._fields))

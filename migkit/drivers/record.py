@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
-import pandas as pd
 
-from migkit.drivers.monitor import ACTIONS
+from migkit import stats
+from migkit.drivers.columns import Bools, Columns, Ints, columns
+from migkit.drivers.monitor import ACTIONS, CALLS
 from migkit.drivers.schedule import Schedule
 from migkit.policies import base
 from migkit.policies.base import Wakes
 from migkit.trace import Trace
+from migkit.units import NS_PER_S
 
-Ints = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
+# A recorded action is the same as a replayed one when they are no further apart than a wake and a recorder's delay.
+SAME_NS: Final = 1 * NS_PER_S
+# The code of an action by the name that a trace has for it.
+CODES: Final = {ACTIONS[call]: code for code, call in CALLS.items()}
 
 # virDomainState, its reason, virDomainEventType and its detail: libvirt include/libvirt/libvirt-domain.h
 _STATE_RUNNING, _STATE_PAUSED, _PAUSED_FOR_MIGRATION = 1, 3, 2
@@ -28,61 +30,57 @@ class Record:
     """What a trace has to say to a monitor. `actions`: (ns since the job began, action, argument, succeeded) of what
     was really done of the kinds that a monitor does."""
 
-    def __init__(self, trace: Trace) -> None:
-        self.trace = trace
-        self._columns = [_column(trace.samples[name]) for name in _READ]
-        self._state_ns, self._states = _states(trace)
-        self.actions = _actions(trace)
+    def __init__(self, trace: Trace | Columns) -> None:
+        self.columns = trace if isinstance(trace, Columns) else columns(trace)
+        self.actions = self.columns.actions
+        self._state_ns, self._states = _states(self.columns)
 
     def wakes(self, plan: Schedule) -> Wakes:
         """The columns of a schedule's wake-ups."""
         read = plan.row >= 0
         places = np.where(read, plan.row, 0)
-        columns: list[Any] = [plan.t_ns, plan.event]
-        for index, (values, there) in enumerate(self._columns):
+        made: list[Any] = [plan.t_ns, plan.event]
+        for name in _READ:
+            values, there = self.columns.numbers[name]
             known = there[places] & read
             chosen = np.where(known, values[places], 0)
-            columns += [known, chosen] if index == 0 else [chosen, known]
-        columns.append(self._states[np.searchsorted(self._state_ns, plan.t_ns, side="right") - 1])
-        columns.append(np.zeros(len(places), dtype=bool))
-        return Wakes(*columns)
+            made += [known, chosen] if name == "job_type" else [chosen, known]
+        made.append(self._states[np.searchsorted(self._state_ns, plan.t_ns, side="right") - 1])
+        made.append(np.zeros(len(places), dtype=bool))
+        return Wakes(*made)
+
+    def failures(self, plan: Schedule) -> Ints:
+        """The calls that fail at each wake, a bit `1 << action` for each: the record's first action of the kind within
+        a second of it did."""
+        found: Ints = np.zeros(len(plan.t_ns), dtype=np.int64)
+        for at_ns, name, _, succeeded in reversed(self.actions):
+            near, bit = np.abs(plan.t_ns - at_ns) <= SAME_NS, 1 << CODES[name]
+            found[near] = found[near] & ~bit | (0 if succeeded else bit)
+        return found
+
+    def limits_ms(self, plan: Schedule) -> Ints:
+        """QEMU's downtime limit in force at each wake, its default where nobody told another."""
+        changes = stats.limit_changes(self.columns.meta, self.columns.t0_ns, self.actions)
+        at_ns, limits = [np.iinfo(np.int64).min], [base.QEMU_DEFAULT_DOWNTIME_MS]
+        for t_ns, limit_ms in changes:
+            at_ns.append(max(t_ns, at_ns[-1]))
+            limits.append(limit_ms)
+        return np.array(limits, dtype=np.int64)[np.searchsorted(at_ns, plan.t_ns, side="right") - 1]
 
 
-def _column(column: pd.Series[Any]) -> tuple[Ints, Bools]:
-    """Its values, unsigned ones by their bits, and where there are any."""
-    unsigned = str(column.dtype) == "UInt64"
-    values = column.to_numpy(dtype=np.uint64 if unsigned else np.int64, na_value=0)
-    return values.view(np.int64) if unsigned else values, column.notna().to_numpy(dtype=bool)
-
-
-def _states(trace: Trace) -> tuple[Ints, Ints]:
+def _states(trace: Columns) -> tuple[Ints, Ints]:
     """What GetState would have told, and since when: running, as guests do, until a row or an event says otherwise."""
-    at, codes = [np.iinfo(np.int64).min], [base.DOMAIN_RUNNING]
-    mono = trace.samples["mono_ns"].to_numpy(dtype=np.int64) - trace.t0_ns
-    columns = ("domain_state", "domain_reason", "lifecycle_event", "lifecycle_detail")
-    state, reason, event, detail = (trace.samples[name].to_numpy(dtype=np.int64, na_value=-1) for name in columns)
-    for i in np.flatnonzero((state >= 0) | np.isin(event, (_LIFECYCLE_SUSPENDED, _LIFECYCLE_RESUMED))):
-        if state[i] >= 0:
-            paused = state[i] == _STATE_PAUSED and reason[i] == _PAUSED_FOR_MIGRATION
-            running = state[i] == _STATE_RUNNING
-        else:
-            paused = event[i] == _LIFECYCLE_SUSPENDED and detail[i] == _SUSPENDED_MIGRATED
-            running = event[i] == _LIFECYCLE_RESUMED
-        seen = base.DOMAIN_RUNNING if running else base.DOMAIN_OTHER
-        at.append(int(mono[i]))
-        codes.append(base.DOMAIN_PAUSED_FOR_MIGRATION if paused else seen)
-    return np.asarray(at, dtype=np.int64), np.asarray(codes, dtype=np.int64)
-
-
-def _actions(trace: Trace) -> list[tuple[int, str, int | None, bool]]:
-    chosen = trace.samples[trace.samples["action"].isin(list(ACTIONS.values()))]
-    rows: Iterator[Any] = chosen.itertuples()
-    return [
-        (
-            int(row.mono_ns) - trace.t0_ns,
-            str(row.action),
-            None if pd.isna(row.argument) else int(row.argument),
-            bool(pd.isna(row.succeeded) or row.succeeded),
-        )
-        for row in rows
-    ]
+    names = ("domain_state", "domain_reason", "lifecycle_event", "lifecycle_detail")
+    state, reason, event, detail = (np.where(known, values, -1) for values, known in map(trace.numbers.get, names))  # type: ignore[misc]
+    told: Bools = state >= 0
+    rows = np.flatnonzero(told | (event == _LIFECYCLE_SUSPENDED) | (event == _LIFECYCLE_RESUMED))
+    paused = np.where(
+        told,
+        (state == _STATE_PAUSED) & (reason == _PAUSED_FOR_MIGRATION),
+        (event == _LIFECYCLE_SUSPENDED) & (detail == _SUSPENDED_MIGRATED),
+    )
+    running = np.where(told, state == _STATE_RUNNING, event == _LIFECYCLE_RESUMED)
+    seen = np.where(running, base.DOMAIN_RUNNING, base.DOMAIN_OTHER)
+    codes = np.where(paused, base.DOMAIN_PAUSED_FOR_MIGRATION, seen)
+    at_ns = np.concatenate([[np.iinfo(np.int64).min], trace.t_ns[rows]])
+    return at_ns, np.concatenate([[base.DOMAIN_RUNNING], codes[rows]])

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from migkit.drivers.columns import columns
 from migkit.drivers.evidence import INTERNAL_COLUMNS, evidence, internals
 from migkit.drivers.monitor import ACTIONS, Monitor
-from migkit.drivers.record import Record
+from migkit.drivers.record import CODES, SAME_NS, Record
 from migkit.drivers.schedule import PHASES, POLL_NS, Schedule, schedules
 from migkit.errors import MigkitError, UsageError, unknown
 from migkit.fidelity import Answer, Level, answers, counted_memory_bytes, interval_ms
@@ -20,15 +21,12 @@ from migkit.policies import base
 from migkit.policies.base import Options, Wakes
 from migkit.policies.size import data_size_gb as size_of
 from migkit.policies.versions import Policy
-from migkit.trace import Trace
+from migkit.trace import Readable, Trace
 from migkit.units import NS_PER_MS, NS_PER_S
 
 DECISION_COLUMNS = (
     "t_s", "earliest_s", "latest_s", "phases", "action", "argument", "succeeded", "reason", "basis", "evidence",
 )  # fmt: skip
-
-# A recorded action is the same as a replayed one when they are no further apart than a wake and a recorder's delay.
-_SAME_NS = 1 * NS_PER_S
 
 Decision = tuple[int, str, int | None, bool, str, str]
 
@@ -47,6 +45,7 @@ class Replay:
         deadline_s: the completion deadline, 0 for none; `data_size_gb`, the size behind it.
         fidelity: whether the trace can answer for this policy: exactly, approximately (no decision is better than
             bounded then), or, where the caller went on anyway, not at all (every decision is modelled).
+        has_vfio: whether the rules took the guest for one with host devices; `notes`, what weakens this replay.
     """
 
     trace: Trace
@@ -59,6 +58,8 @@ class Replay:
     data_size_gb: int
     wakes_recorded: bool
     fidelity: Answer
+    has_vfio: bool = False
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> str:
         """Everything but the internals, as one JSON object."""
@@ -71,6 +72,8 @@ class Replay:
             "options": dict(self.policy.options),
             "data_size_gb": self.data_size_gb,
             "deadline_s": self.deadline_s,
+            "has_vfio": self.has_vfio,
+            "notes": list(self.notes),
             "wakes": "recorded" if self.wakes_recorded else f"rebuilt at {PHASES} phases of {POLL_NS // NS_PER_MS} ms",
             "fidelity": self.fidelity.level,
             "fidelity_why": self.fidelity.why or None,
@@ -119,8 +122,8 @@ def replay(
     size = trace_data_size(trace, policy) if data_size_gb is None else checked_size(data_size_gb)
     vfio = bool(trace.meta.domain.has_vfio) if has_vfio is None else has_vfio
     options = policy.computed(data_size_gb=size, has_vfio=vfio)
-    plans = schedules(trace, events=policy.hears_iterations)
-    record = Record(trace)
+    record = Record(columns(trace))
+    plans = schedules(record.columns, events=policy.hears_iterations)
     lives = [
         _Life(record, policy, options, plan, failures or {}, compiled_form, watched=index == 0)
         for index, plan in enumerate(plans)
@@ -137,7 +140,27 @@ def replay(
         data_size_gb=size,
         wakes_recorded=plans[0].recorded,
         fidelity=fidelity,
+        has_vfio=vfio,
+        notes=_vfio_notes(recorded=bool(trace.meta.domain.has_vfio), replayed=vfio),
     )
+
+
+def _vfio_notes(*, recorded: bool, replayed: bool) -> tuple[str, ...]:
+    """QEMU learns much of a device's state only once the guest stands still."""
+    notes = []
+    if recorded:
+        notes.append(
+            "the guest has host devices (VFIO): remaining may be under-reported, without what their state adds at the "
+            "switchover; expected downtimes, and rules that rest on them, are then too low"
+        )
+    if recorded and not replayed:
+        notes.append("replayed as a guest without host devices")
+    if replayed and not recorded:
+        notes.append(
+            "replayed as a guest with host devices (VFIO), which the recorded one did not have: remaining may be "
+            "under-reported, it holds nothing of a device's state"
+        )
+    return tuple(notes)
 
 
 def _check(trace: Trace, policy: Policy, failures: Mapping[str, Sequence[int]]) -> None:
@@ -161,7 +184,7 @@ def checked_size(data_size_gb: int) -> int:
     return data_size_gb
 
 
-def trace_data_size(trace: Trace, policy: Policy) -> int:
+def trace_data_size(trace: Readable, policy: Policy) -> int:
     """The data size behind the deadline, in GB: the guest's memory, else what libvirt counts of it (which is a little
     more); and, where the version counts them and the migration copied disks, what libvirt said of them when it first
     did."""
@@ -183,7 +206,7 @@ class _Life:
         self, record: Record, policy: Policy, options: Options, plan: Schedule, failures: Mapping[str, Sequence[int]],
         compiled_form: bool, *, watched: bool,
     ) -> None:  # fmt: skip
-        self.plan, self.failures, self.done = plan, failures, record.actions
+        self.plan, self.failures, self.failed = plan, failures, record.failures(plan)
         self.wakes = record.wakes(plan)
         self.counts: dict[str, int] = {}
         self.evidence: list[str] = []
@@ -208,9 +231,7 @@ class _Life:
             return False
         if row < 0:
             return True
-        t_ns = int(self.plan.t_ns[row])
-        same = [ok for at, what, _, ok in self.done if what == ACTIONS.get(name) and abs(at - t_ns) <= _SAME_NS]
-        return same[0] if same else True
+        return not self.failed[row] >> CODES[ACTIONS[name]] & 1
 
     def job_type(self, row: int) -> int | None:
         """What GetJobInfo tells at this wake."""
@@ -247,7 +268,7 @@ class _Life:
 def _divergence_ns(record: Record, life: _Life) -> int | None:
     """The first thing that was done here and not there, or there and not here: one action answers to one. Calls that
     fail change nothing; neither does setting the downtime limit that holds anyway."""
-    limit_ms = record.trace.meta.migration.downtime_limit_ms or base.QEMU_DEFAULT_DOWNTIME_MS
+    limit_ms = record.columns.meta.migration.downtime_limit_ms or base.QEMU_DEFAULT_DOWNTIME_MS
     real = _effective([(t, what, argument) for t, what, argument, ok in record.actions if ok], limit_ms)
     ours = _effective([(t, what, argument) for t, what, argument, ok, *_ in life.decisions() if ok], limit_ms)
     alone = []
@@ -277,7 +298,7 @@ def _effective(done: Sequence[Deed], limit_ms: int) -> list[Deed]:
 
 def _same(a: Deed, b: Deed) -> bool:
     same_argument = a[2] == b[2] or a[2] is None or b[2] is None
-    return a[1] == b[1] and same_argument and abs(a[0] - b[0]) <= _SAME_NS
+    return a[1] == b[1] and same_argument and abs(a[0] - b[0]) <= SAME_NS
 
 
 def _freshness_ns(trace: Trace) -> int:

@@ -11,10 +11,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from migkit.drivers.columns import Bools, Columns, Ints, columns
 from migkit.errors import MigkitError
-from migkit.fidelity import hears_iterations
 from migkit.trace import Trace
 from migkit.units import NS_PER_MS
 
@@ -23,9 +22,6 @@ PHASES = 8
 # An event without a sample of its own is read from the sample after it, as a monitor would have, if it came so soon.
 EVENT_SAMPLE_NS = 100 * NS_PER_MS
 NO_SAMPLE_NS = np.iinfo(np.int64).max
-
-Ints = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,30 +45,37 @@ class Schedule:
     recorded: bool = False
 
 
-def schedules(trace: Trace, *, events: bool, phases: int = PHASES) -> list[Schedule]:
+def schedules(trace: Trace | Columns, *, events: bool, phases: int = PHASES) -> list[Schedule]:
     """The wake-ups of a monitor that started with the job, at `phases` evenly spread phases of its 400 ms, the one
     that polls at whole multiples of 400 ms first; or the recorded wakes alone.
 
     `events`: whether iteration events wake this monitor. Raises MigkitError when the trace has no running job.
     """
-    recorded = _recorded(trace)
+    found = trace if isinstance(trace, Columns) else columns(trace)
+    recorded = _recorded(found)
     if recorded is not None:
         return [recorded]
-    reading = _Reading(trace)
-    steps = [POLL_NS * (phases - k) // phases for k in range(phases)]
-    return [_schedule(reading, first_ns, events=events) for first_ns in steps]
+    reading = _Reading(found)
+    return [_schedule(reading, _first_ns(k, phases), events=events) for k in range(phases)]
 
 
-def _recorded(trace: Trace) -> Schedule | None:
-    rows = np.flatnonzero((trace.samples["source"] == "wake").to_numpy(dtype=bool))
+def schedule(trace: Columns, *, events: bool, phase: int = 0) -> Schedule:
+    """The wake-ups at one of the PHASES alone, or the recorded ones."""
+    return _recorded(trace) or _schedule(_Reading(trace), _first_ns(phase, PHASES), events=events)
+
+
+def _first_ns(phase: int, phases: int) -> int:
+    return POLL_NS * (phases - phase) // phases
+
+
+def _recorded(trace: Columns) -> Schedule | None:
+    rows = np.flatnonzero(trace.came_from("wake"))
     if not len(rows):
         return None
-    samples = trace.samples.iloc[rows]
-    answered = (samples["job_type"].notna() & samples["error_code"].isna()).to_numpy(dtype=bool)
-    t_ns = samples["mono_ns"].to_numpy(dtype=np.int64) - trace.t0_ns
+    answered, t_ns = _answered(trace)[rows], trace.t_ns[rows]
     return Schedule(
         t_ns=t_ns,
-        event=samples["event_iteration"].notna().to_numpy(dtype=bool),
+        event=trace.numbers["event_iteration"][1][rows],
         row=np.where(answered, rows, -1),
         age_ns=np.where(answered, 0, NO_SAMPLE_NS),
         phase_ms=float(t_ns[0]) / NS_PER_MS,
@@ -80,82 +83,83 @@ def _recorded(trace: Trace) -> Schedule | None:
     )
 
 
+def _answered(trace: Columns) -> Bools:
+    return trace.numbers["job_type"][1] & ~trace.numbers["error_code"][1]
+
+
 class _Reading:
     """Which row a wake reads: the newest answer, or nothing where that was an error or nobody could look."""
 
-    def __init__(self, trace: Trace) -> None:
-        rows = trace.samples
-        asked = (rows["source"].isin(["poll", "iteration"]) & rows["latency_us"].notna()).to_numpy(dtype=bool)
-        answered = (rows["job_type"].notna() & rows["error_code"].isna()).to_numpy(dtype=bool)
-        told = rows["source"].isin(["poll", "iteration"]).to_numpy(dtype=bool)
-        self.rows = np.flatnonzero(asked | (answered & told))
-        self.times_ns = rows["mono_ns"].to_numpy(dtype=np.int64)[self.rows] - trace.t0_ns
+    def __init__(self, trace: Columns) -> None:
+        told, answered = trace.came_from("poll") | trace.came_from("iteration"), _answered(trace)
+        self.rows = np.flatnonzero(told & (answered | trace.numbers["latency_us"][1]))
+        self.mono_ns = trace.t_ns
+        self.times_ns = trace.t_ns[self.rows]
         self.answered = answered[self.rows]
         self.gaps_ns = [(a - trace.t0_ns, b - trace.t0_ns) for a, b in trace.meta.cadence.gaps]
-        self.mono_ns = rows["mono_ns"].to_numpy(dtype=np.int64) - trace.t0_ns
         if not len(self.rows):
             raise MigkitError(f"{trace.name or 'trace'}: holds no sample to read")
         self.end_ns = min(max(int(self.times_ns[-1]), _acted_ns(trace)), _completed_ns(trace))
-        self.events_ns = _event_times_ns(trace, self.end_ns) if hears_iterations(trace) else self._counted_ns(trace)
+        self.events_ns = _event_times_ns(trace, self.end_ns) if _heard(trace) else self._counted_ns(trace)
 
-    def _counted_ns(self, trace: Trace) -> list[int]:
+    def _counted_ns(self, trace: Columns) -> Ints:
         """Where nobody listened for events: when a sample first showed a higher iteration."""
-        counts = trace.column("memory_iteration")[self.rows]
-        rising = np.flatnonzero(counts[1:] > np.fmax.accumulate(counts)[:-1]) + 1
-        return [int(t) for t in self.times_ns[rising] if 0 <= t <= self.end_ns]
+        counts, known = trace.numbers["memory_iteration"]
+        counted = self.rows[known[self.rows]]
+        rising = counted[1:][counts[counted][1:] > np.maximum.accumulate(counts[counted])[:-1]]
+        times = trace.t_ns[rising]
+        return times[(times >= 0) & (times <= self.end_ns)]
 
-    def at(self, t_ns: int) -> int:
-        """The row of the newest answer at `t_ns`, -1 for none."""
-        place = int(np.searchsorted(self.times_ns, t_ns, side="right")) - 1
-        return self._row(place, t_ns)
-
-    def after_event(self, t_ns: int) -> int:
-        """The row that a monitor reads when it handles an event of `t_ns`: the sample taken right after it."""
-        place = int(np.searchsorted(self.times_ns, t_ns, side="left"))
-        soon = place < len(self.rows) and self.times_ns[place] - t_ns <= EVENT_SAMPLE_NS
-        return self._row(place, t_ns) if soon else self.at(t_ns)
-
-    def _row(self, place: int, t_ns: int) -> int:
-        if place < 0 or not self.answered[place] or any(a <= t_ns < b for a, b in self.gaps_ns):
-            return -1
-        return int(self.rows[place])
+    def read(self, t_ns: Ints, event: Bools) -> Ints:
+        """The row that each wake reads, -1 for none: the newest answer; for an event the sample that was taken right
+        after it, as a monitor asks when it handles one."""
+        newest = np.searchsorted(self.times_ns, t_ns, side="right") - 1
+        following = np.searchsorted(self.times_ns, t_ns, side="left")
+        last = len(self.rows) - 1
+        soon = (following <= last) & (self.times_ns[np.minimum(following, last)] - t_ns <= EVENT_SAMPLE_NS)
+        place = np.where(event & soon, following, newest)
+        hidden = (place < 0) | ~self.answered[place]
+        for begin_ns, end_ns in self.gaps_ns:
+            hidden |= (t_ns >= begin_ns) & (t_ns < end_ns)
+        return np.where(hidden, -1, self.rows[place])
 
 
 def _schedule(reading: _Reading, first_ns: int, *, events: bool) -> Schedule:
-    end_ns = reading.end_ns
-    moments = reading.events_ns if events else []
-    found: list[tuple[int, bool, int]] = []
-    due_ns, next_event = first_ns, 0
-    while due_ns <= end_ns:
-        if next_event < len(moments) and moments[next_event] <= due_ns:
-            t_ns = moments[next_event]
-            next_event += 1
-            found.append((t_ns, True, reading.after_event(t_ns)))
-        else:
-            t_ns = due_ns
-            found.append((t_ns, False, reading.at(t_ns)))
-        due_ns = t_ns + POLL_NS
-    t_all: Ints = np.array([f[0] for f in found], dtype=np.int64)
-    row = np.array([f[2] for f in found], dtype=np.int64)
-    read_ns = reading.mono_ns[row]
+    t_ns, event = _wakes(first_ns, reading.events_ns if events else reading.events_ns[:0], reading.end_ns)
+    row = reading.read(t_ns, event)
     return Schedule(
-        t_ns=t_all,
-        event=np.array([f[1] for f in found], dtype=bool),
+        t_ns=t_ns,
+        event=event,
         row=row,
-        age_ns=np.where(row >= 0, np.maximum(t_all - read_ns, 0), NO_SAMPLE_NS),
+        age_ns=np.where(row >= 0, np.maximum(t_ns - reading.mono_ns[row], 0), NO_SAMPLE_NS),
         phase_ms=first_ns / NS_PER_MS,
     )
 
 
-def _acted_ns(trace: Trace) -> int:
+def _wakes(first_ns: int, events_ns: Ints, end_ns: int) -> tuple[Ints, Bools]:
+    """When the monitor wakes, and whether by an event: it polls from `first_ns` on, and 400 ms after each event anew;
+    an event goes before a poll of the same moment. Once a wake is due behind `end_ns`, no event is waited for either.
+    """
+    starts = np.concatenate([[first_ns], events_ns + POLL_NS])
+    stops = np.concatenate([events_ns, [max(end_ns, first_ns) + 1]])
+    polls = np.maximum(-((starts - stops) // POLL_NS), 0)
+    ends = np.cumsum(polls + 1)
+    place = np.repeat(np.arange(len(starts)), polls + 1)
+    number = np.arange(ends[-1]) - (ends - polls - 1)[place]
+    event = number == polls[place]
+    t_ns = np.where(event, stops[place], starts[place] + number * POLL_NS)[:-1]
+    due_ns = np.concatenate([[first_ns], t_ns + POLL_NS])
+    count = int(np.argmax(np.concatenate([due_ns[:-1] > end_ns, [True]])))
+    return t_ns[:count], event[:-1][:count]
+
+
+def _acted_ns(trace: Columns) -> int:
     """Until when the job ran at least by what was done to it: who cancels it has just looked at it. The wake after
     the last deed is the last of which anything is known."""
-    rows = trace.samples
-    places = np.flatnonzero(rows["action"].isin(["abort", "start_post_copy", "suspend", "set_max_downtime"]))
-    return int(rows["mono_ns"].iloc[places[-1]]) - trace.t0_ns + POLL_NS if len(places) else 0
+    return trace.actions[-1][0] + POLL_NS if trace.actions else 0
 
 
-def _completed_ns(trace: Trace) -> int:
+def _completed_ns(trace: Columns) -> int:
     """When the job was done, by libvirt's final statistics or else by the job-completed event: whoever asks for
     statistics after that hangs until the migrate call has returned and the monitor with it."""
     end = trace.meta.end
@@ -163,14 +167,17 @@ def _completed_ns(trace: Trace) -> int:
         return NO_SAMPLE_NS
     if end.completed and "time_elapsed" in end.completed:
         return int(end.completed["time_elapsed"]) * NS_PER_MS
-    rows = trace.samples
-    places = np.flatnonzero((rows["source"] == "job").to_numpy(dtype=bool))
-    return int(rows["mono_ns"].iloc[places[-1]]) - trace.t0_ns if len(places) else NO_SAMPLE_NS
+    places = np.flatnonzero(trace.came_from("job"))
+    return int(trace.t_ns[places[-1]]) if len(places) else NO_SAMPLE_NS
 
 
-def _event_times_ns(trace: Trace, end_ns: int) -> list[int]:
+def _heard(trace: Columns) -> bool:
+    """Whether iteration events would stand in the trace: it has some, or its recorder listened for them."""
+    return bool(trace.came_from("iteration").any() or trace.meta.cadence.iteration_events)
+
+
+def _event_times_ns(trace: Columns, end_ns: int) -> Ints:
     """When iteration events arrived: a row that waited for its sample began `event_lag_us` earlier."""
-    rows = trace.samples[trace.samples["source"] == "iteration"]
-    lag_ns = rows["event_lag_us"].fillna(0).to_numpy(dtype=np.int64) * 1000
-    times = rows["mono_ns"].to_numpy(dtype=np.int64) - lag_ns - trace.t0_ns
-    return sorted(int(t) for t in times if 0 <= t <= end_ns)
+    rows = trace.came_from("iteration")
+    times = np.sort(trace.t_ns[rows] - trace.numbers["event_lag_us"][0][rows] * 1000)
+    return times[(times >= 0) & (times <= end_ns)]

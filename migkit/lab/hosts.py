@@ -30,6 +30,7 @@ LINK = "mklab0"
 MIGRATION_PORTS = "49152:49215"
 STOP_TIMEOUT_S = 20.0
 START_TIMEOUT_S = 30.0
+USER_TIMEOUT_S = 60.0
 
 
 def default_folder() -> Path:
@@ -146,11 +147,14 @@ class Lab:
     @contextlib.contextmanager
     def busy(self) -> Iterator[None]:
         """Holds the lab for one migration. Raises MigkitError when another process migrates in it."""
-        with open(self.folder / "lock", "w") as lock:
+        with open(self.folder / "lock", "a") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise MigkitError(f"{self.folder}: another migration is running in this lab; use --dir") from None
+            lock.truncate(0)
+            lock.write(str(os.getpid()))
+            lock.flush()
             yield
 
 
@@ -193,6 +197,8 @@ def down(folder: Path | None = None) -> None:
         require_root()
         for host in lab.hosts:
             _stop(host)
+        # Who was migrating here has lost its guest, and ends.
+        wait_until(lambda: _user(folder) is None, USER_TIMEOUT_S)
         if left := leftovers(folder):
             raise MigkitError(f"{folder}: the lab is not quite down: {left[0]} is left")
     if (folder / host_files.MARK).exists():
@@ -200,15 +206,19 @@ def down(folder: Path | None = None) -> None:
 
 
 def leftovers(folder: Path | None = None) -> list[str]:
-    """What is still there of the lab in `folder`: processes, namespaces, mounts and links; empty when it is down."""
+    """What is left of the lab in `folder`: processes, namespaces, mounts, links, sockets; empty when it is down."""
     folder = (folder or default_folder()).resolve()
     lab = _load(folder)
     found = []
     for host in lab.hosts if lab else ():
         found += [f"process {pid} ({_name(pid)}) in the namespace of host {host.name}" for pid in host.processes()]
+    if (user := _user(folder)) is not None:
+        found.append(f"process {user} ({_name(user)}), which migrates in it")
     mounts = Path("/proc/self/mountinfo").read_text().splitlines()
     found += [f"mount {line.split()[4]}" for line in mounts if str(folder) in line.split()[3:5]]
     found += [f"link {name}" for _, name in socket.if_nameindex() if name == LINK]
+    sockets = (line.split(maxsplit=7) for line in Path("/proc/net/unix").read_text().splitlines())
+    found += [f"socket {words[7]}" for words in sockets if words[7:] and Path(words[7]).is_relative_to(folder)]
     return found
 
 
@@ -293,6 +303,18 @@ def _stop(host: Host) -> None:
     for pid in host.processes():
         _kill(pid, signal.SIGKILL)
     wait_until(lambda: not host.processes(), 5)
+
+
+def _user(folder: Path) -> int | None:
+    """The process that migrates in the lab, None when nobody does."""
+    try:
+        with open(folder / "lock", "r+") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return int((folder / "lock").read_text() or 0)
+    except OSError:
+        return None
+    return None
 
 
 def _daemon(host: Host) -> int | None:

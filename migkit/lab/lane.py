@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import queue
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from migkit.lab import hosts
 from migkit.lab.campaign import Entry, missing
 
 _STOP_TIMEOUT_S = 90.0
+_MAKING = ".making-"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +100,7 @@ class Lane:
 
     def make(self, entry: Entry) -> str:
         """Makes the entry's traces; the line is that of `migkit lab record`."""
-        with tempfile.TemporaryDirectory(prefix=".making-", dir=self._output) as temporary:
+        with tempfile.TemporaryDirectory(prefix=f"{_MAKING}{os.getpid()}-", dir=self._output) as temporary:
             said = self._run(self._words(entry, Path(temporary)))
             for path in sorted(Path(temporary).glob("*.parquet")):
                 self._keep(path, entry.repeat)
@@ -147,6 +149,14 @@ class Lane:
     def _keep(self, made: Path, repeat: int) -> None:
         """Moves a trace to where it belongs."""
         os.replace(made, self._output / f"{_numbered(made.stem, repeat)}.parquet")
+
+
+def clear(output: Path) -> None:
+    """Removes what campaigns that were killed had begun to make in `output`."""
+    for begun in output.glob(f"{_MAKING}*"):
+        pid = begun.name.removeprefix(_MAKING).partition("-")[0]
+        if pid.isdigit() and not Path("/proc", pid).exists():
+            shutil.rmtree(begun, ignore_errors=True)
 
 
 def _numbered(name: str, repeat: int) -> str:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from migkit.errors import MigkitError
+from migkit.failures import with_failure
 from migkit.lab import domain, guest, heartbeat
 from migkit.lab.actions import Actions, Row
 from migkit.lab.control import Control, Outcome, flags, parameters
@@ -273,7 +274,7 @@ def _merge(trace: Trace, scenario: Scenario, lab: Lab, seen: _Observed) -> Trace
     )  # fmt: skip
     about = LabMeta(
         scenario=scenario.name, description=scenario.description, guest=_told(scenario.guest),
-        guest_corrupted=seen.corrupted, truth=_truth(scenario),
+        guest_corrupted=seen.corrupted, truth=scenario.truth.label if scenario.truth else {},
     )  # fmt: skip
     host = dataclasses.replace(meta.host, accelerator=lab.accelerator)
     known = trace.with_rows(seen.rows)
@@ -281,12 +282,8 @@ def _merge(trace: Trace, scenario: Scenario, lab: Lab, seen: _Observed) -> Trace
     if end.outcome != "completed" and not end.error_text:
         # Only the caller of the migration hears why it failed.
         end = dataclasses.replace(end, error_code=seen.outcome.error_code, error_text=seen.outcome.error_text)
+        end = with_failure(dataclasses.replace(end, failure=None))
     return known.replace_meta(migration=migration, host=host, heartbeat=seen.heartbeat, lab=about, end=end)
-
-
-def _truth(scenario: Scenario) -> dict[str, Any]:
-    known = dataclasses.asdict(scenario.truth) if scenario.truth else {}
-    return {key: value for key, value in known.items() if value is not None}
 
 
 def _told(asked: Guest) -> dict[str, Any]:

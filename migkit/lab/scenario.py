@@ -110,6 +110,11 @@ class Truth:
     fault_from_s: float | None = None
     fault_until_s: float | None = None
 
+    @property
+    def label(self) -> dict[str, Any]:
+        """What a trace's metadata keep of it: the fields that say something."""
+        return {key: value for key, value in dataclasses.asdict(self).items() if value is not None}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:

@@ -6,7 +6,20 @@ by line style and marker too.
 
 from __future__ import annotations
 
+from migkit.plot.explore import explore
 from migkit.plot.migration import convergence, downtime, overview
 from migkit.plot.policy import decisions
+from migkit.plot.tuning import fates, heatmap, pareto, sensitivity, tuned
 
-__all__ = ["convergence", "decisions", "downtime", "overview"]
+__all__ = [
+    "convergence",
+    "decisions",
+    "downtime",
+    "explore",
+    "fates",
+    "heatmap",
+    "overview",
+    "pareto",
+    "sensitivity",
+    "tuned",
+]

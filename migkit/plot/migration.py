@@ -169,40 +169,59 @@ def mark(ax: Axes, trace: Trace, *, named: bool) -> None:
 def downtime(traces: Iterable[Trace], *, ax: Axes | None = None) -> Axes:
     """The guest's pause as QEMU expected it, as libvirt reported it and as the guest lived through it, a row a trace.
 
-    The grey band of a row is the gap that the heartbeat has anyway (its own 99th percentile): a heartbeat point inside
-    it tells nothing. Returns the Axes.
+    Rows stand together by the kind of their pause, the longest of each on top. A line leads from what was reported to
+    what the guest lived through. The grey band of a row is the gap that the heartbeat has anyway (its own 99th
+    percentile): a heartbeat inside it tells nothing. Returns the Axes.
     """
     table = stats.downtimes(traces)
-    table = table[table.notna().any(axis=1)].sort_values("reported_ms", na_position="first")
-    if ax is None:
-        _, ax = plt.subplots(figsize=(8.5, 1.3 + 0.36 * len(table)), layout="constrained")
-    rows = np.arange(len(table))
-    ax.barh(
-        rows,
-        table["heartbeat_p99_gap_ms"].fillna(0),
-        left=0.5,
-        height=0.8,
-        color="#dddddd",
-        label="heartbeat's own p99 gap",
+    table = table[table.drop(columns="kind").notna().any(axis=1)]
+    table = table.sort_values(
+        ["kind", "heartbeat_ms", "reported_ms"], ascending=[False, True, True], na_position="first"
     )
-    for column, label, marker, colour in (
-        ("expected_ms", "expected before the switchover", "<", SKY),
-        ("reported_ms", "reported by libvirt", "o", BLUE),
-        ("heartbeat_ms", "guest's heartbeat, across the switchover", "D", RED),
-        ("largest_gap_ms", "guest's heartbeat, longest gap anywhere", "x", ORANGE),
-    ):
-        ax.plot(table[column], rows, marker, color=colour, ls="none", label=label, ms=7, mew=1.5, alpha=0.9)
-    ax.set_yticks(rows, list(table.index), fontsize=8)
-    ax.set_ylim(-0.7, len(table) - 0.3)
-    if (table.to_numpy(dtype=float, na_value=0) > 0).any():
+    places = _grouped(table["kind"])
+    if ax is None:
+        _, ax = plt.subplots(figsize=(8.5, 1.6 + 0.19 * (places[-1] + 1 if len(places) else 1)), layout="constrained")
+    _pauses(ax, table, places)
+    ax.set_yticks(places, list(table.index), fontsize=7)
+    ax.set_ylim(-1, (places[-1] if len(places) else 0) + 1.6)
+    told = table.drop(columns="kind").to_numpy(dtype=float, na_value=0)
+    if (told > 0).any():
         ax.set_xscale("log")
+        ax.set_xlim(left=min(4.0, 0.7 * told[told > 0].min()))
     else:
         ax.set_title("no completed migration tells a pause", fontsize=10)
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: format_ms(value)))
     ax.set_xlabel("guest pause")
-    ax.grid(visible=True, axis="x", alpha=0.3)
-    ax.legend(loc="lower center", bbox_to_anchor=(0.45, 1.0), fontsize=8, ncols=2)
+    ax.grid(visible=True, axis="x", which="both", alpha=0.2)
+    ax.legend(loc="lower center", bbox_to_anchor=(0.4, 1.0), fontsize=8, ncols=2, frameon=False)
     return ax
+
+
+def _grouped(kinds: pd.Series[Any]) -> list[float]:
+    """A place a row, from below, with room for a heading above each kind."""
+    codes = list(kinds)
+    return [i + 1.4 * len(set(codes[:i]) - {codes[i]}) for i in range(len(codes))]
+
+
+def _pauses(ax: Axes, table: pd.DataFrame, places: Sequence[float]) -> None:
+    """The rows' points, and each kind's name above its rows."""
+    own = table["heartbeat_p99_gap_ms"].fillna(0)
+    table = table.assign(longer_ms=table["largest_gap_ms"].where(table["largest_gap_ms"] > table["heartbeat_ms"]))
+    ax.barh(places, own, height=0.8, color="#e4e4e4", label="gap that the heartbeat has anyway (p99)")
+    ax.hlines(places, table["reported_ms"], table["heartbeat_ms"], color=RED, lw=1, alpha=0.5)
+    for column, label, marker, colour in (
+        ("expected_ms", "expected before the switchover", "<", SKY),
+        ("reported_ms", "reported by libvirt", "o", BLUE),
+        ("longer_ms", "guest's heartbeat, a longer gap elsewhere", "x", ORANGE),
+        ("heartbeat_ms", "guest's heartbeat, across the switchover", "D", RED),
+    ):
+        size = 4 if marker == "D" else 5
+        ax.plot(table[column], places, marker, color=colour, ls="none", label=label, ms=size, mew=1.3)
+    tops = {str(kind): place for kind, place in zip(table["kind"], places, strict=True)}
+    for kind, place in tops.items():
+        ax.annotate(kind, (0, place + 0.55), xycoords=("axes fraction", "data"), fontsize=8, weight="bold",
+                    ha="left", va="bottom", xytext=(3, 0), textcoords="offset points")  # fmt: skip
+        ax.axhline(place + 0.6, color=GREY, lw=0.5, alpha=0.5)
 
 
 def overview(traces: Sequence[Trace], *, columns: int = 4) -> list[Axes]:

@@ -1,11 +1,11 @@
 """What a decision rule reads, keeps and returns. Pure: nothing here knows of traces, libvirt or clocks.
 
-A rule is a function `advance(state, lists, options, wakes, i0, i1) -> (row, action, argument, reason)`. It walks the
+A rule is a function `advance(state, slots, options, wakes, i0, i1) -> (row, action, argument, reason)`. It walks the
 wake-ups i0..i1. At an action it stops and returns; the driver performs the call, writes its outcome to
 `state.succeeded` and calls again with the same row: the rule goes on behind the call, by the resume point in its
 state. It returns (i1, NONE, 0, 0) when every wake-up is dealt with.
 
-The same source runs in two forms: plainly, over `PlainState` and lists; or compiled by numba, over a NumPy record and
+The same source runs in two forms: plainly, over `PlainState` and lists; or compiled by numba, over NumPy records and
 arrays (`migkit.policies.compiled`). Unsigned 64-bit numbers are kept as the signed numbers of the same bits.
 """
 
@@ -127,15 +127,16 @@ class Options(NamedTuple):
     search_minima: bool
 
 
-class Lists(NamedTuple):
-    """Room for what grows, each at least as long as there are iteration events: the window's minima by their
-    remaining data, elapsed time and iteration, and what remained at the boundaries after a stall was found. How much
-    of it is used stands in the state (`candidates`, `history`)."""
+@dataclass(slots=True)
+class Slot:
+    """Room for what grows; a rule gets a list of them, at least as long as there are iteration events. The first three
+    fields hold the window's minima, `history` what remained at the boundaries after a stall was found. How many slots
+    are in use for either stands in the state (`candidates`, `history`)."""
 
-    remaining: Any
-    elapsed_ms: Any
-    iteration: Any
-    history: Any
+    remaining: int = 0
+    elapsed_ms: int = 0
+    iteration: int = 0
+    history: int = 0
 
 
 @dataclass(slots=True)
@@ -144,7 +145,7 @@ class PlainState:
 
     `resume` and `succeeded` carry a call; `pending` is its argument or kind, `pending_reason` why it was made.
     Bytes, ms, s and ns as the names say; `outside_*` is the least record that has left the stall window, `record_*`
-    the record of the last iteration boundary; `candidates` and `history` tell how much of `Lists` is in use.
+    the record of the last iteration boundary; `candidates` and `history` tell how many slots are in use.
     """
 
     resume: int = 0
@@ -181,6 +182,7 @@ class PlainState:
 
 
 STATE_FIELDS: Final = tuple(field.name for field in dataclasses.fields(PlainState))
+SLOT_FIELDS: Final = tuple(field.name for field in dataclasses.fields(Slot))
 
 
 def reset(state: Any, options: Options) -> None:
@@ -188,6 +190,11 @@ def reset(state: Any, options: Options) -> None:
     for name in STATE_FIELDS:
         setattr(state, name, 0)
     state.ewma_bps = 0.0
+    begin(state, options)
+
+
+def begin(state: Any, options: Options) -> None:
+    """What a state of zeros lacks for that."""
     state.acceptable_s = options.acceptable_s
     state.switch_deadline_s = options.acceptable_s
     state.last_tuned_ns = NEVER

@@ -30,15 +30,17 @@ from migkit.policies.base import (
     STUCK,
     SUSPEND,
     TIMEOUT,
-    Lists,
     Options,
     PlainState,
+    Slot,
     Wakes,
 )
 from migkit.policies.integers import below, wrap
 
 
-def advance(s: PlainState, lists: Lists, options: Options, wakes: Wakes, i0: int, i1: int) -> tuple[int, int, int, int]:
+def advance(
+    s: PlainState, slots: list[Slot], options: Options, wakes: Wakes, i0: int, i1: int
+) -> tuple[int, int, int, int]:
     """Walks the wake-ups i0..i1; see `migkit.policies.base`."""
     mode, remaining, watermark = s.mode, s.remaining, s.watermark
     last_progress_ns, acceptable_s = s.last_progress_ns, s.acceptable_s

@@ -23,19 +23,18 @@ from migkit.policies.base import (
     STALL_SOFT,
     START_POST_COPY,
     TIMEOUT,
-    Lists,
     Options,
     PlainState,
+    Slot,
 )
 from migkit.policies.integers import below, float_to_signed, float_to_unsigned, unsigned_to_float, wrap
 
 _LARGEST_ESTIMATE_MS = 4294967295
 
 
-def smoothed(ewma_bps: float, bps: int, alpha: float) -> float:
+def smoothed(ewma_bps: float, latest_bps: float, alpha: float) -> float:
     """The next exponentially weighted bandwidth; the first value is taken as it is."""
-    latest = unsigned_to_float(bps)
-    return latest if ewma_bps == 0 else alpha * latest + (1 - alpha) * ewma_bps
+    return latest_bps if ewma_bps == 0 else alpha * latest_bps + (1 - alpha) * ewma_bps
 
 
 def estimate_ms(remaining: int, ewma_bps: float) -> int:
@@ -46,26 +45,38 @@ def estimate_ms(remaining: int, ewma_bps: float) -> int:
     return _LARGEST_ESTIMATE_MS if value > _LARGEST_ESTIMATE_MS else float_to_signed(value) & _LARGEST_ESTIMATE_MS
 
 
-def process(s: PlainState, lists: Lists, options: Options) -> bool:
+def process(s: PlainState, slots: list[Slot], options: Options) -> bool:
     """Takes in the boundary in the state's record; whether the migration is stalled."""
     if s.ewma_bps == 0 or s.switched:
         return False
-    age_out(s, lists, options.window_ms)
-    insert(s, lists)
+    age_out(s, slots, options.window_ms)
+    insert(s, slots)
     if s.stalled:
-        relax(s, lists, options.decay)
+        relax(s, slots, options.decay)
         return True
-    if not outside_set(s):
+    if not outside_set(s) or fell(s.outside_remaining, s.record_remaining, options.margin):
         return False
-    threshold = float_to_unsigned(unsigned_to_float(s.outside_remaining) * (1 - options.margin))
-    if below(s.record_remaining, threshold):
-        return False
-    s.stalled, s.best, s.history = True, s.outside_remaining, 0
-    if s.candidates > 0 and below(lists.remaining[s.candidates - 1], s.best):
-        s.best = lists.remaining[s.candidates - 1]
-    s.patience_ms = options.window_ms
-    s.relax_deadline_ms = wrap(s.record_elapsed_ms + s.patience_ms)
+    detected(s, least(s, slots), options.window_ms)
     return True
+
+
+def fell(outside_remaining: int, remaining: int, margin: float) -> bool:
+    """Whether remaining is below the least that has left the window by more than the margin."""
+    return below(remaining, float_to_unsigned(unsigned_to_float(outside_remaining) * (1 - margin)))
+
+
+def least(s: PlainState, slots: list[Slot]) -> int:
+    """The least that remained at a boundary, within the window or before it."""
+    if s.candidates > 0 and below(slots[s.candidates - 1].remaining, s.outside_remaining):
+        return slots[s.candidates - 1].remaining
+    return s.outside_remaining
+
+
+def detected(s: PlainState, best: int, window_ms: int) -> None:
+    """A stall is found at the boundary in the state's record: from now on the best is waited for."""
+    s.stalled, s.best, s.history = True, best, 0
+    s.patience_ms = window_ms
+    s.relax_deadline_ms = wrap(s.record_elapsed_ms + s.patience_ms)
 
 
 def outside_set(s: PlainState) -> bool:
@@ -73,47 +84,47 @@ def outside_set(s: PlainState) -> bool:
     return s.outside_remaining != 0 or s.outside_elapsed_ms != 0 or s.outside_iteration != 0
 
 
-def age_out(s: PlainState, lists: Lists, window_ms: int) -> None:
+def age_out(s: PlainState, slots: list[Slot], window_ms: int) -> None:
     """Moves what has left the window into the minimum outside of it. An elapsed time that went back wraps to huge."""
     gone = 0
-    while gone < s.candidates and not below(wrap(s.record_elapsed_ms - lists.elapsed_ms[gone]), window_ms):
-        if not outside_set(s) or below(lists.remaining[gone], s.outside_remaining):
-            s.outside_remaining, s.outside_elapsed_ms = lists.remaining[gone], lists.elapsed_ms[gone]
-            s.outside_iteration = lists.iteration[gone]
+    while gone < s.candidates and not below(wrap(s.record_elapsed_ms - slots[gone].elapsed_ms), window_ms):
+        if not outside_set(s) or below(slots[gone].remaining, s.outside_remaining):
+            s.outside_remaining, s.outside_elapsed_ms = slots[gone].remaining, slots[gone].elapsed_ms
+            s.outside_iteration = slots[gone].iteration
         gone += 1
     if gone > 0:
         s.candidates -= gone
         for i in range(s.candidates):
-            lists.remaining[i], lists.elapsed_ms[i] = lists.remaining[i + gone], lists.elapsed_ms[i + gone]
-            lists.iteration[i] = lists.iteration[i + gone]
+            slots[i].remaining, slots[i].elapsed_ms = slots[i + gone].remaining, slots[i + gone].elapsed_ms
+            slots[i].iteration = slots[i + gone].iteration
 
 
-def insert(s: PlainState, lists: Lists) -> None:
+def insert(s: PlainState, slots: list[Slot]) -> None:
     """Keeps the boundary if it may become the minimum: the candidates fall strictly."""
     if outside_set(s) and below(s.outside_remaining, s.record_remaining):
         return
     last = s.candidates
-    if last > 0 and not below(s.record_remaining, lists.remaining[last - 1]):
+    if last > 0 and not below(s.record_remaining, slots[last - 1].remaining):
         return
-    lists.remaining[last], lists.elapsed_ms[last] = s.record_remaining, s.record_elapsed_ms
-    lists.iteration[last] = s.record_iteration
+    slots[last].remaining, slots[last].elapsed_ms = s.record_remaining, s.record_elapsed_ms
+    slots[last].iteration = s.record_iteration
     s.candidates += 1
 
 
-def relax(s: PlainState, lists: Lists, decay: float) -> None:
+def relax(s: PlainState, slots: list[Slot], decay: float) -> None:
     """After a patience window the best that was waited for becomes the smallest remaining seen since, and that is used
     up; patience shrinks."""
-    lists.history[s.history] = s.record_remaining
+    slots[s.history].history = s.record_remaining
     s.history += 1
     if below(s.record_elapsed_ms, s.relax_deadline_ms):
         return
     smallest = 0
     for i in range(1, s.history):
-        if below(lists.history[i], lists.history[smallest]):
+        if below(slots[i].history, slots[smallest].history):
             smallest = i
-    s.best = lists.history[smallest]
+    s.best = slots[smallest].history
     s.history -= 1
-    lists.history[smallest] = lists.history[s.history]
+    slots[smallest].history = slots[s.history].history
     s.patience_ms = float_to_unsigned(unsigned_to_float(s.patience_ms) * decay)
     s.relax_deadline_ms = wrap(s.record_elapsed_ms + s.patience_ms)
 
@@ -141,7 +152,7 @@ def completable(acceptable_s: int, factor: float, elapsed_s: int, estimate: int)
     return estimate <= wrap(wrap(deadline_s - elapsed_s) * 1000)
 
 
-def overdue(s: PlainState, options: Options, elapsed_s: int, estimate: int) -> tuple[int, int]:
+def overdue(s: PlainState, options: Options, elapsed_s: int) -> tuple[int, int]:
     """What to do about the completion deadline: (action, reason)."""
     deadline_s = s.acceptable_s if s.mode == PAUSED else s.switch_deadline_s
     if s.acceptable_s == 0 or elapsed_s <= deadline_s or s.mode == POST_COPY:
@@ -150,6 +161,7 @@ def overdue(s: PlainState, options: Options, elapsed_s: int, estimate: int) -> t
         return CANCEL, NO_BANDWIDTH
     if s.switched:
         return CANCEL, TIMEOUT
+    estimate = estimate_ms(s.record_remaining, s.ewma_bps)
     in_time = completable(s.acceptable_s, options.completion_factor, elapsed_s, estimate)
     if options.allow_post_copy and not options.has_vfio and in_time:
         return START_POST_COPY, TIMEOUT

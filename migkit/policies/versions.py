@@ -161,6 +161,9 @@ class Policy:
         """Whether iteration events wake this monitor."""
         return bool(self.options.get("stall_detection"))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restored, (self.version, dict(self.options), self.given)
+
     def __str__(self) -> str:
         shown = ", ".join(f"{name}={self.options[name]}" for name in self.options if name in self.given)
         return self.name + (f" ({shown})" if shown else "")
@@ -168,6 +171,11 @@ class Policy:
     def computed(self, *, data_size_gb: int, has_vfio: bool) -> Options:
         """The options as the rules compute with them, for a guest of this data size (see `migkit.policies.size`)."""
         return computed_options(self.family, self.options, data_size_gb=data_size_gb, has_vfio=has_vfio)
+
+
+def _restored(version: str, options: Mapping[str, int | bool | str], given: frozenset[str]) -> Policy:
+    """A policy that was sent to another process."""
+    return Policy(version=version, options=MappingProxyType(dict(options)), given=given)
 
 
 def kubevirt(version: str, *, admission: bool = True, **options: Any) -> Policy:
@@ -237,7 +245,7 @@ def policy_names() -> list[str]:
 
 def _checked(name: str, option: Option, value: Any, *, admission: bool, quantities: bool) -> int | bool | str:
     if option.kind == "flag":
-        return _flag(name, value)
+        return read_flag(name, value)
     if option.kind == "factor":
         return _checked_factor(name, option, value, admission=admission, quantities=quantities)
     try:
@@ -251,7 +259,8 @@ def _checked(name: str, option: Option, value: Any, *, admission: bool, quantiti
     return number
 
 
-def _flag(name: str, value: Any) -> bool:
+def read_flag(name: str, value: Any) -> bool:
+    """true or false, as text or not. Raises UsageError for anything else."""
     if str(value).lower() in ("true", "false"):
         return str(value).lower() == "true"
     raise UsageError(f"option {name!r}: {value!r} is neither true nor false")

@@ -74,3 +74,29 @@ def test_bad_input_is_one_line_on_stderr(arguments, code, said, capsys):
     captured = capsys.readouterr()
     assert said in captured.err
     assert captured.err.count("\n") == 1
+
+
+VFIO = ["--policy", "kubevirt-1.9,completion_timeout_per_gib=10,allow_workload_disruption=true", "--set"]
+
+
+def test_the_guest_may_be_said_to_have_host_devices(capsys):
+    trace = str(TRACES / "noconverge_abort.parquet")
+    assert main(["replay", trace, *VFIO, "has_vfio=true"]) == 0
+    out = capsys.readouterr().out
+    assert "set max downtime 20 s" in out
+    assert "note: replayed as a guest with host devices (VFIO)" in out
+    assert main(["replay", trace, *VFIO, "has_vfio=false", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["has_vfio"], found["notes"]) == (False, [])
+    assert found["decisions"][0]["action"] == "suspend"
+    assert main(["replay", trace, *VFIO, "has_vfio=maybe"]) == 2
+    assert capsys.readouterr().err == "migkit: option 'has_vfio': 'maybe' is neither true nor false\n"
+
+
+def test_a_comparison_says_once_what_weakens_it(capsys):
+    trace = str(TRACES / "noconverge_abort.parquet")
+    other = ["--policy", "kubevirt-1.8,completion_timeout_per_gib=10,allow_workload_disruption=true"]
+    assert main(["compare", trace, *other, *VFIO, "has_vfio=true"]) == 0
+    out = capsys.readouterr().out
+    assert "suspend becomes set max downtime 20000 ms" in out
+    assert out.count("note: ") == 1

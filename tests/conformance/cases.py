@@ -149,7 +149,7 @@ class World:
     def final(self) -> dict[str, Any]:
         """The state in the words of the cases."""
         s, result, monitor = self.monitor.state, self.monitor.result, self.monitor
-        lists = monitor.lists
+        slots = monitor.slots
         return {
             "mode": MODE_NAMES[s.mode],
             "abort_status": monitor.abort_status,
@@ -168,13 +168,11 @@ class World:
             "best_remaining_bytes": s.best,
             "ewma_bandwidth_bps_bits": _bits(s.ewma_bps),
             "initial_max_downtime_set": bool(s.initial_set),
-            "min_candidates": [
-                (lists.remaining[i], lists.elapsed_ms[i], lists.iteration[i]) for i in range(s.candidates)
-            ],
+            "min_candidates": [(slot.remaining, slot.elapsed_ms, slot.iteration) for slot in slots[: s.candidates]],
             "min_record_outside_window": (s.outside_remaining, s.outside_elapsed_ms, s.outside_iteration),
             "relaxation_deadline_ms": s.relax_deadline_ms,
             "relaxation_patience_ms": s.patience_ms,
-            "remaining_bytes_history_sorted": sorted(lists.history[: s.history]),
+            "remaining_bytes_history_sorted": sorted(slot.history for slot in slots[: s.history]),
             "stall_detected": bool(s.stalled),
             "switchover_initiated": bool(s.switched),
         }

@@ -217,3 +217,40 @@ def test_the_evidence_is_that_of_the_rule(bundled):
     run = mk.replay(trace, mk.policy("kubevirt-1.9-stall", switchover_timeout=10, **short)).decisions
     last = run[run["action"] == "abort"].iloc[0]
     assert "switchover deadline" in last["evidence"]
+
+
+ASSIGNED = Domain(memory_bytes=10**9, host_devices=("pci 0000:3b:02.1",), has_vfio=True)
+DISRUPTIVE = {"completion_timeout_per_gib": 5, "progress_timeout": 0, "allow_workload_disruption": True}
+
+
+def first_action(trace: mk.Trace, version: str, **more: object) -> str:
+    run = mk.replay(trace, mk.kubevirt(version, **DISRUPTIVE), **more)
+    return str(run.decisions["action"].iloc[0])
+
+
+def test_a_guest_with_host_devices_is_told_to_be_under_reported():
+    trace = by_hand(STUCK).replace_meta(domain=ASSIGNED)
+    run = mk.replay(trace, mk.kubevirt("1.9", **DISRUPTIVE))
+    assert run.has_vfio
+    (note,) = run.notes
+    assert "remaining may be under-reported" in note
+    assert json.loads(run.to_json())["notes"] == [note]
+    assert mk.replay(by_hand(STUCK), mk.kubevirt("1.9")).notes == ()
+
+
+def test_rules_follow_the_host_devices_of_the_trace_or_of_the_caller():
+    """From 1.9 on a guest with host devices is given a large downtime instead of being suspended."""
+    plain, assigned = by_hand(STUCK), by_hand(STUCK).replace_meta(domain=ASSIGNED)
+    assert first_action(plain, "1.9") == "suspend"
+    assert first_action(assigned, "1.9") == "set_max_downtime"
+    assert first_action(plain, "1.9", has_vfio=True) == "set_max_downtime"
+    assert first_action(assigned, "1.9", has_vfio=False) == "suspend"
+    assert first_action(assigned, "1.8") == "suspend"
+
+
+def test_a_guest_that_is_replayed_as_another_is_told():
+    policy = mk.kubevirt("1.9")
+    (note,) = mk.replay(by_hand(STUCK), policy, has_vfio=True).notes
+    assert "which the recorded one did not have" in note
+    notes = mk.replay(by_hand(STUCK).replace_meta(domain=ASSIGNED), policy, has_vfio=False).notes
+    assert notes[1] == "replayed as a guest without host devices"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
 
 import migkit as mk
 from migkit.drivers.schedule import NO_SAMPLE_NS, POLL_NS, schedules
@@ -71,3 +73,28 @@ def test_a_monitor_does_not_outlive_a_completed_migration():
     assert len(schedules(mk.Trace.from_rows(rows, told, "by hand"), events=False)[0].t_ns) == 1
     failed = TraceMeta(end=End(outcome="failed"))
     assert len(schedules(mk.Trace.from_rows(rows, failed, "by hand"), events=False)[0].t_ns) == 6
+
+
+def walked(first_ms: int, events_ms: list[int], end_ms: int) -> list[tuple[int, bool]]:
+    """The monitor's loop as it is written: the next event, or the timer where that is first."""
+    due_ms, waiting, found = first_ms, sorted(e for e in events_ms if e <= end_ms), []
+    while due_ms <= end_ms:
+        event = bool(waiting) and waiting[0] <= due_ms
+        t_ms = waiting.pop(0) if event else due_ms
+        found.append((t_ms, event))
+        due_ms = t_ms + 400
+    return found
+
+
+@given(
+    phase=st.integers(0, 7),
+    events_ms=st.lists(st.one_of(st.integers(0, 6000), st.sampled_from([400, 800, 1200, 1200])), max_size=12),
+    last_ms=st.integers(1, 6000),
+)
+def test_the_schedule_is_that_of_the_monitor_s_loop(phase, events_ms, last_ms):
+    events = [poll(e, source="iteration", event_iteration=1) for e in sorted(events_ms)]
+    rows = sorted([poll(0), poll(last_ms), *events], key=lambda row: row["mono_ns"])
+    plan = schedules(trace(rows), events=True)[phase]
+    end_ms = int(rows[-1]["mono_ns"]) // NS_PER_MS
+    found = list(zip((plan.t_ns // NS_PER_MS).tolist(), plan.event.tolist(), strict=True))
+    assert found == walked(400 - 50 * phase, events_ms, end_ms)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -227,31 +229,114 @@ def test_a_note_is_a_key_and_a_value(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "--note campaign: must be KEY=VALUE" in capsys.readouterr().err
 
 
-@pytest.mark.lab
-def test_an_interrupted_campaign_leaves_nothing_behind_and_goes_on(lab_ready: None, tmp_path: Path) -> None:
-    (tmp_path / "set.toml").write_text("[idle]\n[nonconverging-aborted]\n[converge-slow]\n")
+def test_what_a_killed_campaign_had_begun_is_cleared_away(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+        pass
+    for pid in (ended.pid, os.getpid()):
+        (tmp_path / f".making-{pid}-x").mkdir()
+    lane.clear(tmp_path)
+    assert os.listdir(tmp_path) == [f".making-{os.getpid()}-x"]
+
+
+class Witness:
+    """Remembers what a lab is made of while it is up, to say later what of it is left, whatever the lab itself says."""
+
+    def __init__(self, *folders: Path) -> None:
+        self._folders = [str(folder) for folder in folders]
+        labs = [hosts.find_lab(folder) for folder in folders]
+        self._spaces = {host.net_ns for lab in labs if lab for host in lab.hosts}
+        self._pids = {pid for lab in labs if lab for host in lab.hosts for pid in host.processes()}
+        assert len(self._spaces) == 2 * len(folders)
+        assert len(self._pids) > 2 * len(folders)
+
+    def left(self) -> list[str]:
+        """Processes, namespaces, mounts, links, sockets and folders."""
+        found = [f"folder {folder}" for folder in self._folders if Path(folder).exists()]
+        for entry in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if int(entry.name) != os.getpid():
+                    told = (entry / "cmdline").read_bytes().decode(errors="replace").replace("\0", " ")
+                    found += [f"process {entry.name} {told}" for folder in self._folders if folder in told]
+                found += [f"namespace of process {entry.name}"] if self._space(entry) in self._spaces else []
+                mounts = (entry / "mountinfo").read_text()
+                found += [f"mount of process {entry.name}" for folder in self._folders if folder in mounts]
+        sockets = Path("/proc/net/unix").read_text()
+        found += [f"socket below {folder}" for folder in self._folders if folder in sockets]
+        return found + [f"link {name}" for _, name in socket.if_nameindex() if name == hosts.LINK]
+
+    @staticmethod
+    def _space(entry: Path) -> int:
+        return (entry / "ns" / "net").stat().st_ino
+
+
+def begun(file: Path, output: Path, base: Path, jobs: int) -> subprocess.Popen[str]:
+    """A campaign whose guests all migrate by now."""
+    words = ["lab", "campaign", str(file), "-o", str(output), "--dir", str(base), "--jobs", str(jobs)]
+    command = [sys.executable, "-m", "migkit", *words]
+    # Pipes that nobody reads would block it; a killed campaign's recordings keep them open.
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    if not hosts.wait_until(lambda: all(_migrates(folder) for folder in lanes_of(base, jobs)), 150):
+        process.send_signal(signal.SIGTERM)
+        pytest.fail(f"no migration began: {process.communicate(timeout=200)[1]}")
+    return process
+
+
+def lanes_of(base: Path, jobs: int) -> list[Path]:
+    return [base.with_name(f"{base.name}-{number}") for number in range(1, jobs + 1)]
+
+
+@pytest.fixture
+def base() -> Iterator[Path]:
+    """Where a campaign's labs are; they are taken down after a test that failed."""
     with tempfile.TemporaryDirectory(prefix="mklab", dir="/var/tmp") as temporary:
-        base, output = Path(temporary) / "lab", tmp_path / "out"
-        folders = [base.with_name(f"lab-{number}") for number in (1, 2)]
-        words = ["lab", "campaign", str(tmp_path / "set.toml"), "-o", str(output), "--dir", str(base), "--jobs", "2"]
-        command = [sys.executable, "-m", "migkit", *words]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-            try:
-                assert hosts.wait_until(lambda: all(_migrates(folder) for folder in folders), 150)
-            finally:
-                process.send_signal(signal.SIGINT)
-                _, said = process.communicate(timeout=200)
-        assert process.returncode == 128 + signal.SIGINT
-        assert said.splitlines()[-1] == "migkit: stopped"
-        for folder in folders:
-            assert not folder.exists()
-            assert hosts.leftovers(folder) == []
-        assert list(output.iterdir()) == []
-        (output / "nonconverging-aborted.parquet").touch()
-        (output / "converge-slow.parquet").touch()
-        assert main(words) == 0
-        assert sorted(os.listdir(output)) == ["converge-slow.parquet", "idle.parquet", "nonconverging-aborted.parquet"]
-        assert all(hosts.leftovers(folder) == [] for folder in folders)
+        path = Path(temporary) / "lab"
+        yield path
+        for folder in lanes_of(path, 2):
+            hosts.down(folder)
+
+
+@pytest.mark.lab
+def test_an_interrupted_campaign_leaves_nothing_behind_and_goes_on(lab_ready: None, base: Path, tmp_path: Path) -> None:
+    file, output = tmp_path / "set.toml", tmp_path / "out"
+    file.write_text("[idle]\n[nonconverging-aborted]\n[converge-slow]\n")
+    with begun(file, output, base, 2) as process:
+        witness = Witness(*lanes_of(base, 2))
+        assert witness.left()
+        process.send_signal(signal.SIGINT)
+        said = process.communicate(timeout=200)[1]
+    assert process.returncode == 128 + signal.SIGINT
+    assert said.splitlines()[-1] == "migkit: stopped"
+    assert witness.left() == []
+    assert list(output.iterdir()) == []
+    for name in ("nonconverging-aborted", "converge-slow"):
+        (output / f"{name}.parquet").touch()
+    assert main(["lab", "campaign", str(file), "-o", str(output), "--dir", str(base)]) == 0
+    assert sorted(os.listdir(output)) == ["converge-slow.parquet", "idle.parquet", "nonconverging-aborted.parquet"]
+    assert witness.left() == []
+
+
+@pytest.mark.lab
+def test_after_a_killed_campaign_down_leaves_nothing_behind_and_the_next_goes_on(
+    lab_ready: None, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, output = tmp_path / "set.toml", tmp_path / "out"
+    file.write_text("[nonconverging-aborted]\n[idle]\n")
+    words = ["lab", "campaign", str(file), "-o", str(output), "--dir", str(base), "--jobs", "1"]
+    (folder,) = lanes_of(base, 1)
+    with begun(file, output, base, 1) as process:
+        witness = Witness(folder)
+        process.kill()
+        process.wait(20)
+    assert main(words) == 1
+    assert capsys.readouterr().err.splitlines()[-1].endswith(f"migkit lab down --dir {folder} takes it down")
+    assert main(["lab", "down", "--dir", str(base)]) == 0
+    assert f"{folder} is up as well" in capsys.readouterr().err
+    assert main(["lab", "down", "--dir", str(folder)]) == 0
+    assert hosts.wait_until(lambda: witness.left() == [], 20), witness.left()
+    (output / "nonconverging-aborted.parquet").touch()
+    assert main(words) == 0
+    assert sorted(os.listdir(output)) == ["idle.parquet", "nonconverging-aborted.parquet"]
+    assert witness.left() == []
 
 
 def _migrates(folder: Path) -> bool:

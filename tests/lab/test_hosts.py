@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import socket
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -35,6 +39,28 @@ def test_a_process_that_took_over_a_recorded_number_is_not_touched(tmp_path: Pat
     state = {"boot_id": hosts._boot_id(), "accelerator": "tcg", "hosts": [entry, entry | {"name": "b"}]}
     (tmp_path / "state.json").write_text(json.dumps(state))
     assert hosts.find_lab(tmp_path) is None
+    assert hosts.leftovers(tmp_path) == []
+
+
+def test_a_socket_that_is_still_bound_is_told(tmp_path: Path) -> None:
+    folder = Path(tempfile.mkdtemp(prefix="mklab", dir="/var/tmp"))
+    try:
+        with socket.socket(socket.AF_UNIX) as bound:
+            bound.bind(str(folder / "serial"))
+            assert hosts.leftovers(folder) == [f"socket {folder}/serial"]
+        assert hosts.leftovers(folder) == []
+    finally:
+        shutil.rmtree(folder)
+
+
+def test_who_still_migrates_in_a_lab_is_told(tmp_path: Path) -> None:
+    host = hosts.Host(name="a", folder=tmp_path / "a", address="", holder=0, net_ns=0)
+    lab = hosts.Lab(folder=tmp_path, a=host, b=host, accelerator="tcg")
+    with lab.busy():
+        assert hosts.leftovers(tmp_path)[0].startswith(f"process {os.getpid()} ")
+        with pytest.raises(MigkitError, match="another migration is running"), lab.busy():
+            pass
+        assert hosts.leftovers(tmp_path)[0].startswith(f"process {os.getpid()} ")
     assert hosts.leftovers(tmp_path) == []
 
 

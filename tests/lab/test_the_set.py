@@ -35,8 +35,7 @@ def test_a_recorded_trace_shows_what_its_name_says(name: str) -> None:
     assert trace.meta.lab is not None
     assert (trace.meta.lab.scenario, trace.meta.lab.guest_corrupted) == (asked.name, False)
     assert asked.truth is not None
-    assert trace.meta.lab.truth["limited_by"] == asked.truth.limited_by
-    assert trace.meta.lab.truth["converges"] == asked.truth.converges
+    assert trace.meta.lab.truth == asked.truth.label
     assert_it_shows_its_name(trace, asked)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from migkit.policies import base, stall
-from migkit.policies.base import Lists, Options, PlainState
+from migkit.policies.base import Options, PlainState, Slot
 from migkit.policies.versions import VERSIONS, computed_options
 
 
@@ -26,8 +26,8 @@ def state(**changes: object) -> PlainState:
     return made
 
 
-def room() -> Lists:
-    return Lists([0] * 9, [0] * 9, [0] * 9, [0] * 9)
+def room() -> list[Slot]:
+    return [Slot() for _ in range(9)]
 
 
 @pytest.mark.parametrize(("estimate", "reason"), [(900, base.STALL_SOFT), (901, base.STALL_ABORT)])
@@ -63,18 +63,18 @@ def test_the_threshold_itself_counts_as_stalled():
 
 def test_a_record_leaves_the_window_exactly_when_it_is_as_old_as_that():
     for elapsed_ms, left in ((40_999, False), (41_000, True)):
-        s, lists = state(record_remaining=5, record_elapsed_ms=1000, record_iteration=1), room()
-        stall.insert(s, lists)
+        s, slots = state(record_remaining=5, record_elapsed_ms=1000, record_iteration=1), room()
+        stall.insert(s, slots)
         s.record_elapsed_ms = elapsed_ms
-        stall.age_out(s, lists, 40_000)
+        stall.age_out(s, slots, 40_000)
         assert stall.outside_set(s) is left
 
 
 def test_an_elapsed_time_that_went_back_is_infinitely_old():
-    s, lists = state(record_remaining=5, record_elapsed_ms=1000, record_iteration=1), room()
-    stall.insert(s, lists)
+    s, slots = state(record_remaining=5, record_elapsed_ms=1000, record_iteration=1), room()
+    stall.insert(s, slots)
     s.record_elapsed_ms = 999
-    stall.age_out(s, lists, 40_000)
+    stall.age_out(s, slots, 40_000)
     assert s.outside_remaining == 5
 
 
@@ -92,9 +92,9 @@ def test_the_estimate_is_an_unsigned_number_of_32_bits():
 
 
 def test_relaxing_uses_up_the_smallest_and_halves_patience():
-    s, lists = state(stalled=1, relax_deadline_ms=10, patience_ms=41), room()
+    s, slots = state(stalled=1, relax_deadline_ms=10, patience_ms=41), room()
     for elapsed_ms, remaining in ((1, 30), (2, 10), (3, 20), (10, 40)):
         s.record_elapsed_ms, s.record_remaining = elapsed_ms, remaining
-        stall.relax(s, lists, 0.5)
+        stall.relax(s, slots, 0.5)
     assert (s.best, s.history, s.patience_ms, s.relax_deadline_ms) == (10, 3, 20, 30)
-    assert sorted(lists.history[:3]) == [20, 30, 40]
+    assert sorted(slot.history for slot in slots[:3]) == [20, 30, 40]

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from migkit.meta import TraceMeta
 from migkit.trace import Trace
 from migkit.units import MIB, NS_PER_S
 
@@ -38,6 +39,9 @@ ITERATION_COLUMNS = (
     "samples",
 )
 PHASE_COLUMNS = ("phase", "start_s", "end_s", "duration_s", "basis")
+# What decides how long the guest stands still.
+_DOWNTIME_KINDS = ("pre-copy", "limit raised", "link-limited", "throttled", "post-copy", "suspended")
+_LAST_S, _SLOWER = 3.0, 0.8
 
 
 def iterations(trace: Trace) -> pd.DataFrame:
@@ -271,13 +275,18 @@ def _largest(values: Floats) -> float | None:
 def downtimes(traces: Iterable[Trace]) -> pd.DataFrame:
     """What was said of the guest's pause, side by side; one row a trace that completed, in ms.
 
-    Returns expected_ms (QEMU's estimate in the last sample before the switchover), reported_ms (libvirt's final
-    statistics), heartbeat_ms (the guest's own gap across the switchover), heartbeat_p99_gap_ms (the gap it has anyway)
-    and largest_gap_ms (the longest pause anywhere in the migration). Null where unknown.
+    Returns kind (what decided it: pre-copy alone, a raised downtime limit, a link slower than libvirt's limit, a
+    throttled guest, post-copy, or a suspended guest), expected_ms (QEMU's estimate in the last sample
+    before the switchover), reported_ms (libvirt's final statistics), heartbeat_ms (the guest's own gap across the
+    switchover), heartbeat_p99_gap_ms (the gap it has anyway) and largest_gap_ms (the longest pause anywhere in the
+    migration). Null where unknown.
     """
     rows = [_downtimes(trace) for trace in traces if trace.meta.end.outcome == "completed"]
-    columns = ["trace", "expected_ms", "reported_ms", "heartbeat_ms", "heartbeat_p99_gap_ms", "largest_gap_ms"]
-    return pd.DataFrame(rows, columns=columns).set_index("trace").astype("float64")
+    numbers = ["expected_ms", "reported_ms", "heartbeat_ms", "heartbeat_p99_gap_ms", "largest_gap_ms"]
+    table = pd.DataFrame(rows, columns=["trace", "kind", *numbers]).set_index("trace")
+    return table.astype(
+        {"kind": pd.CategoricalDtype(list(_DOWNTIME_KINDS), ordered=True), **dict.fromkeys(numbers, "float64")}
+    )
 
 
 def _downtimes(trace: Trace) -> tuple[object, ...]:
@@ -286,6 +295,7 @@ def _downtimes(trace: Trace) -> tuple[object, ...]:
     beat = trace.meta.heartbeat
     return (
         trace.name,
+        _downtime_kind(trace),
         _last(trace.column("downtime_ms")[before]),
         (trace.meta.end.completed or {}).get("downtime"),
         beat and beat.downtime_ms,
@@ -294,22 +304,63 @@ def _downtimes(trace: Trace) -> tuple[object, ...]:
     )
 
 
+def _downtime_kind(trace: Trace) -> str:
+    """What decides how long the guest stands still; the first that holds."""
+    rows = trace.samples
+    done = set(rows["action"][rows["succeeded"].fillna(True).astype(bool)].dropna())
+    if post_copy_start_s(trace) is not None:
+        return "post-copy"
+    if "suspend" in done:
+        return "suspended"
+    if np.isfinite(trace.column("auto_converge_throttle_percent")).any():
+        return "throttled"
+    if _held_by_the_link(trace):
+        return "link-limited"
+    return "limit raised" if "set_max_downtime" in done else "pre-copy"
+
+
+def _held_by_the_link(trace: Trace) -> bool:
+    """Whether the link, and not libvirt's limit, set the pace at the end: by the lab's label, else by the flow."""
+    truth = trace.meta.lab.truth if trace.meta.lab else {}
+    if truth.get("limited_by") == "network" and "fault_from_s" not in truth:
+        return True
+    rows = trace.samples
+    asked = [trace.meta.migration.parameters.get("bandwidth"), *rows["argument"][rows["action"] == "set_bandwidth"]]
+    limits_mib = [float(limit) for limit in asked if limit]
+    flow = rates(trace).dropna(subset=["flow_bandwidth_bps"])
+    last = flow["flow_bandwidth_bps"][flow["t_s"] > flow["t_s"].max() - _LAST_S]
+    return bool(limits_mib and len(last) and last.median() < _SLOWER * limits_mib[-1] * MIB)
+
+
 def downtime_limits(trace: Trace) -> pd.DataFrame:
     """QEMU's downtime limit over time, as far as it is known: t_s, limit_ms, a row each time it changed.
 
     From the recorder's looks at it, else from the limit at the start and the actions that set it."""
-    first = trace.meta.migration.downtime_limit_ms
-    known = [(0.0, first)] if first is not None else []
-    noted = trace.meta.notes.get("downtime_limits_ms") or []
-    if noted:
-        known += [((int(at) - trace.t0_ns) / NS_PER_S, int(limit)) for at, limit in noted]
-    else:
-        rows = trace.samples
-        done = (rows["action"] == "set_max_downtime") & rows["succeeded"].fillna(True) & rows["argument"].notna()
-        places = np.flatnonzero(done.fillna(False).to_numpy(dtype=bool))
-        known += [(float(trace.t_s[i]), int(rows["argument"].iloc[i])) for i in places]
-    changed = [pair for i, pair in enumerate(known) if i == 0 or pair[1] != known[i - 1][1]]
+    rows = trace.samples[trace.samples["action"] == "set_max_downtime"]
+    done = zip(rows["mono_ns"], rows["argument"], rows["succeeded"].fillna(True), strict=True)
+    actions = [
+        (int(at) - trace.t0_ns, "set_max_downtime", None if pd.isna(argument) else int(argument), bool(succeeded))
+        for at, argument, succeeded in done
+    ]
+    changed = [(t_ns / NS_PER_S, limit) for t_ns, limit in limit_changes(trace.meta, trace.t0_ns, actions)]
     return pd.DataFrame(changed, columns=["t_s", "limit_ms"])
+
+
+def limit_changes(
+    meta: TraceMeta, t0_ns: int, actions: Iterable[tuple[int, str, int | None, bool]]
+) -> list[tuple[int, int]]:
+    """QEMU's downtime limit as (ns since the job began, ms), an item each time it changed; `actions` as (ns since the
+    job began, action, argument, succeeded)."""
+    first = meta.migration.downtime_limit_ms
+    known = [(0, first)] if first is not None else []
+    noted = meta.notes.get("downtime_limits_ms") or []
+    if noted:
+        known += [(int(at) - t0_ns, int(limit)) for at, limit in noted]
+    else:
+        known += [
+            (t, limit) for t, what, limit, ok in actions if what == "set_max_downtime" and ok and limit is not None
+        ]
+    return [pair for i, pair in enumerate(known) if i == 0 or pair[1] != known[i - 1][1]]
 
 
 def marks(trace: Trace) -> pd.DataFrame:

@@ -1,0 +1,196 @@
+"""One share of the traces under all settings: what a thread, a process or another machine does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from migkit.dataset import Bad, Partition
+from migkit.drivers.first import Method, Prepared, firsts, prepare
+from migkit.drivers.replay import trace_data_size
+from migkit.drivers.sweep.outcomes import Acted, outcomes
+from migkit.drivers.sweep.recorded import Recorded, recorded
+from migkit.drivers.sweep.rows import READS, Rows
+from migkit.drivers.sweep.settings import as_arrays, for_trace
+from migkit.errors import MigkitError
+from migkit.fidelity import MONITOR_MS, answers
+from migkit.meta import TraceMeta
+from migkit.policies.base import Options
+from migkit.policies.versions import Policy
+from migkit.trace import Trace
+
+
+class Loose:
+    """Traces in memory, as a sweep reads a dataset."""
+
+    def __init__(self, traces: Iterable[Trace]) -> None:
+        self._traces = list(traces)
+        self.bad: list[Bad] = []
+
+    def __len__(self) -> int:
+        return len(self._traces)
+
+    def __getitem__(self, name: str) -> Trace:
+        return next(trace for trace in self._traces if trace.name == name)
+
+    def partitions(self, traces: int) -> list[Held]:
+        """Shares of at most so many traces."""
+        return [Held(self._traces[a : a + traces]) for a in range(0, len(self), traces)]
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Some of the traces in memory, read like a partition of a dataset."""
+
+    _traces: list[Trace]
+
+    def tables(
+        self, columns: Sequence[str] | None = None, *, bad: list[Bad] | None = None
+    ) -> Iterator[tuple[str, pa.Table, TraceMeta]]:
+        """Name, rows and metadata of each."""
+        for trace in self._traces:
+            table = Rows.of(trace).table
+            yield trace.name, table if columns is None else table.select(columns), trace.meta
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """What every worker needs to know. Small, and goes to other processes and machines."""
+
+    policies: tuple[Policy, ...]
+    data_size_gb: int | None
+    has_vfio: bool | None
+    inexact: bool
+    skip_bad: bool
+    method: Method
+
+    def how(self) -> dict[str, Any]:
+        """Everything but the policies."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "policies"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Done:
+    """A trace's row of facts and its columns of outcomes."""
+
+    facts: tuple[Any, ...]
+    columns: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Share:
+    done: list[Done]
+    left_out: list[Bad]
+
+
+def sweep_share(job: Job, partition: Partition | Held) -> Share:
+    """Sweeps the traces of one partition."""
+    found = Share(done=[], left_out=[])
+    groups = _groups(job.policies)
+    bad: list[Bad] | None = [] if job.skip_bad else None
+    for name, table, meta in partition.tables(READS, bad=bad):
+        trace = Rows(name, table, meta)
+        try:
+            found.done.append(_trace(job, groups, trace))
+        except MigkitError as error:
+            if not job.skip_bad:
+                raise
+            found.left_out.append(Bad(trace.name, str(error).removeprefix(f"{trace.name}: ")))
+    found.left_out.extend(bad or [])
+    return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Group:
+    """The settings that are woken alike: by polls alone, or by iteration events too."""
+
+    places: Any
+    events: bool
+    policy: Policy
+    options: Options
+
+
+def _groups(policies: Sequence[Policy]) -> list[_Group]:
+    hears = np.array([policy.hears_iterations for policy in policies])
+    found = []
+    for events in (False, True):
+        places = np.flatnonzero(hears == events)
+        if len(places):
+            own = [policies[int(place)] for place in places]
+            found.append(_Group(places=places, events=events, policy=own[0], options=as_arrays(own)))
+    return found
+
+
+def _trace(job: Job, groups: Sequence[_Group], trace: Rows) -> Done:
+    """One trace under all settings."""
+    facts = recorded(trace)
+    levels = {_level(trace, group.policy, inexact=job.inexact) for group in groups}
+    policy = groups[0].policy
+    size = trace_data_size(trace, policy) if job.data_size_gb is None else job.data_size_gb
+    vfio = bool(trace.meta.domain.has_vfio) if job.has_vfio is None else job.has_vfio
+    acted = _acted(job, groups, trace, size, vfio)
+    columns = outcomes(facts, acted, approximate=len(levels - {"exact"}) > 0)
+    return Done(facts=_facts(facts, trace, size, levels), columns=columns)
+
+
+def _level(trace: Rows, policy: Policy, *, inexact: bool) -> str:
+    """What the trace can say of a policy; raises MigkitError for what it cannot, or not exactly unless `inexact`."""
+    if _plainly_exact(trace, policy):
+        return "exact"
+    answer = answers(trace.trace(), policy)
+    if answer.level == "no" or (answer.level == "approximate" and not inexact):
+        hint = "" if answer.level == "no" else "; inexact=True (--inexact) takes it along, labelled"
+        raise MigkitError(f"{trace.name}: cannot tell what {policy.name} does: {answer.why}{hint}")
+    return answer.level
+
+
+def _plainly_exact(trace: Rows, policy: Policy) -> bool:
+    """Whether it was taken at the monitor's own pace with all that the rule reads: what `answers` calls exact, told
+    without pandas."""
+    cadence, columns = trace.meta.cadence, trace.columns
+    if cadence.interval_ms is None or cadence.interval_ms > MONITOR_MS or cadence.resolution_bytes:
+        return False
+    reads = ["time_elapsed_ms", "data_remaining_bytes"]
+    if policy.hears_iterations:
+        if not columns.came_from("iteration").any():
+            return False
+        reads += ["memory_bps", "memory_iteration"]
+    return all(columns.numbers[name][1][trace.active].any() for name in reads)
+
+
+def _acted(job: Job, groups: Sequence[_Group], trace: Rows, size: int, vfio: bool) -> Acted:
+    """The first decisive actions of all settings, in their order."""
+    found: dict[str, Any] = {name: np.full(len(job.policies), -1) for name in Acted.__dataclass_fields__}
+    found["event"] = np.zeros(len(job.policies), dtype=bool)
+    for group in groups:
+        options = for_trace(group.options, data_size_gb=size, has_vfio=vfio)
+        own = first_actions(prepare(trace.columns, events=group.events), group.policy, options, method=job.method)
+        for name, values in found.items():
+            values[group.places] = getattr(own, name)
+    return Acted(**found)
+
+
+def first_actions(prepared: Prepared, policy: Policy, options: Options, *, method: Method = "shortcut") -> Acted:
+    """The first decisive actions on a prepared trace, in the time since its job began."""
+    first = firsts(prepared, policy.family.rules, options, method=method)
+    wakes, at = prepared.wakes, np.maximum(first.wake, 0)
+    return Acted(
+        t_ns=np.where(first.wake >= 0, wakes.t_ns[at], -1), action=first.action, argument=first.argument,
+        reason=first.reason, age_ns=prepared.plan.age_ns[at], event=np.asarray(wakes.event)[at],
+        changed_ns=np.where(first.changed_wake >= 0, wakes.t_ns[np.maximum(first.changed_wake, 0)], -1),
+    )  # fmt: skip
+
+
+def _facts(facts: Recorded, trace: Rows, size: int, levels: set[str]) -> tuple[Any, ...]:
+    meta = trace.meta
+    group = (meta.lab.scenario if meta.lab else "") or meta.domain.uuid or meta.domain.name or trace.name
+    basis = "observed" if levels == {"exact"} else "bounded"
+    changed_s, improved_s = (None if np.isinf(v) else v for v in (facts.changed_s, facts.improved_s))
+    return (
+        facts.name, facts.end, facts.end_s, changed_s, improved_s, facts.best_remaining_bytes, facts.iterations, size,
+        basis, group, facts.fingerprint(),
+    )  # fmt: skip

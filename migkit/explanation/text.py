@@ -1,0 +1,159 @@
+"""An explanation as a paragraph, for somebody who was just woken up."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from migkit.explanation.answer import Explanation
+from migkit.explanation.evidence import acts, at, deeds, evidence, length, too_early, window
+from migkit.explanation.verdict import CANNOT_TELL, NO, YES
+from migkit.units import format_bps, format_bytes, format_ms
+
+_ENDS = {
+    "completed": "completed after",
+    "cancelled": "was aborted after",
+    "failed": "failed after",
+    "postcopy-failed": "failed in post-copy after",
+    "interrupted": "was still running when the recording ended, after",
+    "lost": "was last seen after",
+}
+_NAMES = {
+    "nothing": "Nothing held it up",
+    "bandwidth": "its bandwidth limit",
+    "dirty rate": "the guest's dirty rate",
+    "downtime limit": "the downtime limit",
+    "destination": "the destination",
+    "network": "the network",
+    "source": "the source",
+}
+
+
+def paragraph(found: Explanation) -> str:
+    """What happened, what held it up, what could have been done, what a threshold would have done."""
+    parts = (_outcome(found), _verdict(found), _fault(found), _race(found), _fall(found), _remedy(found), _help(found),
+             _disk(found), _converges(found), _thresholds(found), _caveat(found))  # fmt: skip
+    return " ".join(part for part in parts if part)
+
+
+def _outcome(found: Explanation) -> str:
+    name = found.trace.name or "The migration"
+    ended = found["failed"]
+    error = ended.figures["error"] if found.trace.meta.end.outcome in ("failed", "postcopy-failed") else None
+    said = f": {str(error).rstrip('.')}" if error else ""
+    return f"{name} {_ENDS[found.trace.meta.end.outcome]} {at(ended.until_s)}{said}."
+
+
+def _verdict(found: Explanation) -> str:
+    names, because = found.limited_by, found.verdict.because
+    if not names:
+        return f"What held it up cannot be told: {because}."
+    if names == ("nothing",):
+        return f"Nothing held it up: {because}."
+    if len(names) == 1:
+        return f"It was held up by {_NAMES[names[0]]}, judged by {because}."
+    listed = _listed([_NAMES[name] for name in names], "or")
+    return f"It was held up by {listed}, judged by {because}; the trace cannot tell which."
+
+
+def _listed(words: Sequence[str], joint: str) -> str:
+    return f"{', '.join(words[:-1])} {joint} {words[-1]}" if len(words) > 1 else words[0]
+
+
+def _fault(found: Explanation) -> str:
+    stall, slow = found["stalled"], found["slow path"]
+    if stall.answer == YES:
+        f: dict[str, Any] = dict(stall.figures)
+        look = "a dead link and a destination that stands still look the same to the source"
+        if f["to_the_end"] == YES:
+            return f"From {at(stall.from_s)} to the end nothing moved ({length(f['longest_s'])}); {look}."
+        return f"Nothing moved for {length(f['longest_s'])}, {window(stall)}; {look}."
+    if slow.answer == YES:
+        f = dict(slow.figures)
+        limit = "than before" if f["limit_bps"] is None else f"than its limit of {format_bps(f['limit_bps'])}"
+        return (f"The path carried {format_bps(f['bandwidth_bps'])} {window(slow)}, less {limit}: a slow link, or a "
+                f"host too busy to receive; {length(f['lost_s'])} were lost by it.")  # fmt: skip
+    return ""
+
+
+def _race(found: Explanation) -> str:
+    """The dirty rate against the bandwidth, where there was a race."""
+    dirty = found["dirty rate too high"]
+    f: dict[str, Any] = dict(dirty.figures)
+    if dirty.answer == YES:
+        level = found["remaining falls"].figures.get("level_bytes")
+        began = f"passes begin with about {format_bytes(float(level))}, and " if level else ""
+        began_s, rate = at(dirty.from_s), format_bps(f["bandwidth_bps"])
+        pause, low, high = (format_ms(1000 * f[name]) for name in ("pause_s", "pause_low_s", "pause_high_s"))
+        return (f"Since {began_s} {began}{100 * f['dirty_ratio']:.0f} % of what is sent ({rate}) is dirtied anew "
+                f"meanwhile: to send the rest the guest would have to stand still for {pause} ({low} to {high}); its "
+                f"downtime limit was {format_ms(f['downtime_limit_ms'])}.")  # fmt: skip
+    if "dirty rate" in found.limited_by and found.trace.meta.end.outcome == "completed":
+        again = found.time_s["later passes"]
+        if again > 0:
+            return f"{length(again)} of it went into sending again what the guest had dirtied."
+    return ""
+
+
+def _fall(found: Explanation) -> str:
+    """Where a fall that was cut short was leading."""
+    f: dict[str, Any] = dict(found["remaining falls"].figures)
+    if f.get("fits_after_s") is None or f["rests_at_bytes"] is not None:
+        return ""
+    change = format_bytes(-f["slope_bytes_a_minute"])
+    low, high = at(f["fits_after_low_s"]), at(f["fits_after_high_s"])
+    return (f"What is left fell by {change} a minute: at that pace it fits the downtime limit at about "
+            f"{at(f['fits_after_s'])} ({low} to {high}), if the fall does not slow down.")  # fmt: skip
+
+
+def _remedy(found: Explanation) -> str:
+    if found["dirty rate too high"].answer != YES or found["post-copy would help"].figures.get("used") == YES:
+        return ""
+    post, auto = found["post-copy would help"], found["auto-converge would help"]
+    said = [f"Post-copy would have ended it: {evidence(post)}."] if post.answer == YES else []
+    if auto.answer == CANNOT_TELL and "at_least_percent" in auto.figures:
+        said.append("Auto-converge may or may not: it needs a guest that writes less when it is held back.")
+    return " ".join(said)
+
+
+def _help(found: Explanation) -> str:
+    done = deeds(dict(found["helped"].figures))
+    throttle = found["throttled"]
+    if throttle.answer == YES:
+        done.append(f"throttled {evidence(throttle)}")
+    return f"What was done: {'; '.join(done)}." if done else ""
+
+
+def _disk(found: Explanation) -> str:
+    disk = found["disk copied"]
+    return f"A disk was copied first: {evidence(disk)}." if disk.answer == YES else ""
+
+
+def _converges(found: Explanation) -> str:
+    said = found.verdict.because_converges
+    if found.converges == CANNOT_TELL:
+        return f"Whether it would have ended by itself cannot be told: {said}."
+    if found.converges == NO and found.trace.meta.end.outcome in ("completed", "cancelled"):
+        return f"It would not have ended by itself as long as the guest writes like that: {said}."
+    return ""
+
+
+def _thresholds(found: Explanation) -> str:
+    """Rules that do the same for the same reason at the same moment are told together."""
+    asked = [a for a in found.answers if a.question.endswith(" acts")]
+    if asked and all(a.answer == NO for a in asked):
+        return "None of KubeVirt's default thresholds would have fired in that time."
+    alike: dict[str, list[str]] = {}
+    for a in (a for a in asked if a.answer == YES):
+        f = dict(a.figures)
+        early = f["too_early"] == YES
+        later = f" - {too_early(f)}" if early else ""
+        alike.setdefault(acts(f) + later, []).append(a.question.removesuffix(" acts"))
+    told = "; ".join(f"{_listed(names, 'and')}: {what}" for what, names in alike.items())
+    return f"KubeVirt's defaults would have acted ({told})." if told else ""
+
+
+def _caveat(found: Explanation) -> str:
+    if found.trace.meta.domain.has_vfio:
+        return "The guest has assigned devices: the state of them that is left may be missing from what remains."
+    return ""

@@ -1,0 +1,129 @@
+"""Libvirt's and QEMU's errors in words: what happened, why, what to do, and where the guest is now.
+
+The words are in failures.toml. What is not known there is said to be unknown, never guessed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import re
+import tomllib
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Final
+
+from migkit.meta import End, Failure
+
+SOURCE: Final = "on the source"
+DESTINATION: Final = "on the destination"
+NOWHERE: Final = "nowhere: it is paused, its memory is spread over both hosts"
+STOPPED: Final = "nowhere: it stopped on the source"
+PAUSED: Final = "on the source, paused"
+UNKNOWN: Final = "unknown"
+NOT_KNOWN: Final = "not known to migkit"
+
+_PLACES: Final = {
+    "source": SOURCE, "destination": DESTINATION, "nowhere": NOWHERE, "stopped": STOPPED, "paused": PAUSED,
+    "unknown": UNKNOWN,
+}  # fmt: skip
+_BY_OUTCOME: Final = {"failed": SOURCE, "cancelled": SOURCE, "postcopy-failed": NOWHERE, "completed": DESTINATION}
+# What a recording has where nobody told it an error.
+_WITHOUT_TEXT: Final = {
+    "failed": ("failed", "whoever asked for the migration was told the reason; the recording does not have it",
+               "look into the caller's log, or libvirt's on the source"),
+    "cancelled": ("cancelled", "someone asked for it", "nothing for the guest, which stayed"),
+    "lost": ("nobody saw how it ended", "the recorder lost sight of it", "look for the guest on both hosts"),
+}  # fmt: skip
+_POST_COPY_TEXT: Final = "failed in post-copy phase"
+# What the evidence of an outcome (migkit.capture.outcome) adds.
+_EVIDENCE: Final = {
+    "the guest runs on the source": SOURCE, "the guest is paused on the source": PAUSED,
+    "the guest stopped on the source": STOPPED,
+}  # fmt: skip
+_LOOK: Final = "look into libvirt's log and the guest's QEMU log on both hosts at that moment"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """An entry of failures.toml, which explains the fields."""
+
+    what: str
+    why: str
+    do: str
+    pattern: str = ""
+    code: int | None = None
+    by_code: bool = False
+    where: str = ""
+
+    def fits(self, code: int | None, text: str) -> bool:
+        """Whether the text is this one's. An unknown code does not speak against it."""
+        other = self.code is not None and not self.by_code and code not in (None, self.code)
+        if not self.pattern or other:
+            return False
+        return re.search(self.pattern, text) is not None
+
+
+@functools.cache
+def rules() -> tuple[Rule, ...]:
+    """The entries of failures.toml in their order."""
+    text = (files("migkit") / "failures.toml").read_text()
+    return tuple(Rule(**entry) for entry in tomllib.loads(text)["failure"])
+
+
+def readable(code: int | None, text: str, *, outcome: str = "failed", phase: str = "") -> Failure:
+    """An error of libvirt in words.
+
+    Parameters: libvirt's `code` and `text`; `outcome` as a trace has it (`schema.OUTCOMES`); `phase`, `post-copy` once
+    the guest has been switched over: then it is whole on neither side. An unknown text is said to be so, and tells
+    nothing of where the guest is.
+
+    >>> readable(9, "operation failed: job 'migration in' failed in post-copy phase").what
+    'post-copy failed'
+    """
+    rule = next((rule for rule in rules() if rule.fits(code, text)), None)
+    rule = rule or next((rule for rule in rules() if rule.by_code and rule.code == code), None)
+    spread = outcome == "postcopy-failed" or (phase == "post-copy" and outcome != "completed")
+    where = NOWHERE if spread else _BY_OUTCOME.get(outcome, UNKNOWN)
+    if rule is None:
+        where = UNKNOWN if outcome == "failed" and not spread else where
+        return Failure(what=NOT_KNOWN, do=_LOOK, original=text, where_guest_runs=where)
+    if rule.where and not spread and outcome != "cancelled":
+        where = _PLACES[rule.where]
+    return Failure(what=rule.what, why=rule.why, do=rule.do, original=text, where_guest_runs=where)
+
+
+def failure_of(end: End) -> Failure | None:
+    """How a migration failed, in words; None where it completed, or still ran as the recording ended.
+
+    Traces from before failures were kept are read by their error's code and text.
+    """
+    if end.failure is not None or end.outcome in ("completed", "interrupted"):
+        return end.failure
+    found = _found(end)
+    places = [place for evidence, place in _EVIDENCE.items() if evidence in end.evidence]
+    return dataclasses.replace(found, where_guest_runs=places[0]) if places else found
+
+
+def _found(end: End) -> Failure:
+    if end.error_text or end.error_code is not None:
+        return readable(end.error_code, end.error_text, outcome=end.outcome)
+    if end.outcome == "postcopy-failed":
+        return dataclasses.replace(readable(None, _POST_COPY_TEXT, outcome=end.outcome), original="")
+    what, why, do = _WITHOUT_TEXT[end.outcome]
+    return Failure(what=what, why=why, do=do, where_guest_runs=_BY_OUTCOME.get(end.outcome, UNKNOWN))
+
+
+def with_failure(end: End) -> End:
+    """An end that also says in words what failed."""
+    return dataclasses.replace(end, failure=failure_of(end))
+
+
+def told(failure: Failure) -> str:
+    """A failure as a few lines to read."""
+    lines = [failure.what + (f": {failure.why}" if failure.why else "")]
+    lines += [f"the guest is {failure.where_guest_runs}" if failure.where_guest_runs != UNKNOWN
+              else "where the guest is now is not known"]  # fmt: skip
+    lines += [f"to do: {failure.do}"] if failure.do else []
+    lines += [f"original: {failure.original}"] if failure.original else []
+    return "\n".join(lines)
