@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from migkit.lab.hosts import wait_until
+
 if TYPE_CHECKING:
     from migkit.lab.hosts import Lab
 
@@ -27,6 +29,9 @@ def tools(lab: Lab, domain: str, folder: Path) -> Iterator[None]:
         "raw.txt": ("date +%s.%N", f"{read_only} domjobinfo {domain} --rawstats"),
         "qmp.txt": ("date --iso-8601=ns", f"{writing} qemu-monitor-command {domain} {shlex.quote(QUERY)}"),
     }
+    # The guest's process is there before its daemon knows it.
+    state = [*shlex.split(read_only), "domstate", domain]
+    assert wait_until(lambda: subprocess.run(state, capture_output=True, check=False).returncode == 0, 30)
     flag = folder / "flag"
     flag.touch()
     started = [
