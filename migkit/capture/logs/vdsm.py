@@ -58,6 +58,9 @@ _DEEDS = tuple(
 _ASKED = re.compile(r"Migrating to \S+ with params (\{.*\}) and flags (\d{1,9})$", re.ASCII)
 _LACKS = ("downtime_ms",)
 _INTERVAL_MS = 10_000.0
+_MEMORY = {f"data_{what}_bytes": f"memory_{what}_bytes" for what in ("total", "processed", "remaining")}
+# VIR_MIGRATE_NON_SHARED_DISK and _INC: disks are copied too.
+_DISKS = 1 << 6 | 1 << 7
 
 
 def matches(head: bytes) -> bool:
@@ -162,6 +165,11 @@ def _failure(job: Job) -> End:
 def _assemble(guest: str, job: Job) -> Imported:
     ticks = [Tick(entry.order, elapsed_ms * NS_PER_MS, entry.stamp) for entry, elapsed_ms, *_ in job.samples]
     facts = job.facts
+    said: tuple[str, ...] = ()
+    if facts.get("flags", _DISKS) & _DISKS == 0:
+        for sample in job.samples:
+            sample.row.update({memory: sample.row[data] for data, memory in _MEMORY.items()})
+        said = ("what was sent is memory alone: vdsm asked for no copy of disks",)
     about = About(
         origin=ORIGIN, recorder="vdsm's migration monitor", usual_interval_ms=_INTERVAL_MS, lacks=_LACKS,
         resolution_bytes=MIB, resolution_bps=job.samples[-1].resolution_bps,
@@ -172,5 +180,6 @@ def _assemble(guest: str, job: Job) -> Imported:
             started_wall_ns=facts.get("started_wall_ns"),
         ),
         end=job.end or End(outcome="lost", evidence="the log ends before the migration does"),
+        said=said,
     )  # fmt: skip
     return monitor_log.imported(guest, job, ticks, about)

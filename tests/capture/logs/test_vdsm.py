@@ -83,6 +83,9 @@ def test_a_post_copy_that_fails_is_read_with_all_that_was_done():
     assert polls["memory_bps"].tolist() == [416 * MIB // 8, 415 * MIB // 8, 416 * MIB // 8, 416 * MIB // 8]
     assert polls["memory_constant_pages"].tolist() == [6120, 9004, 9011, 9018]
     assert polls["memory_dirty_rate_pages_per_s"].tolist() == [0, 14210, 14301, 14333]
+    assert polls["memory_total_bytes"].tolist() == [1041 * MIB] * 4, "its flags copy no disks: all data is memory"
+    run = mk.replay(trace, mk.kubevirt("1.8", completion_timeout_per_gib=5))
+    assert run.decisions["reason"].tolist() == ["timeout"]
     lines = [text for _, text in trace.meta.notes["monitor_lines"]]
     assert "Migration stalling: remaining (310MiB) > lowmark (3MiB)." in lines
 
@@ -126,6 +129,13 @@ def test_an_older_prefix_is_read(bundled, tmp_path):
     [trace], _ = imported(lines, tmp_path)
     assert int(trace.active.sum()) == len(rows)
     assert trace.meta.domain.uuid == OTHER
+
+
+@pytest.mark.parametrize("flags", [1 << 6, 1 << 7])
+def test_what_is_sent_with_disks_is_not_taken_for_memory(flags, bundled, tmp_path):
+    log = (HERE / "vdsm" / "post-copy-then-failed.log").read_text()
+    [trace], _ = imported([log.replace("flags 73747", f"flags {73747 | flags}")], tmp_path)
+    assert trace.samples["memory_total_bytes"].isna().all()
 
 
 def test_a_cut_line_is_left_out_and_counted(bundled, tmp_path):
