@@ -107,7 +107,9 @@ class _Log:
         self._touch(guest, order, item)
 
     def _guest(self, key: str, item: Entry) -> _Guest:
-        guest = self._guests.setdefault(key, _Guest(entry=item))
+        guest = self._guests.get(key)
+        if guest is None:
+            guest = self._guests[key] = _Guest(entry=item)
         if item.name and not guest.entry.name:
             guest.entry = item
         return guest
