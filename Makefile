@@ -45,9 +45,13 @@ clean:
 	rm -rf $(VENV) $(OUT) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 golden: $(VENV)/.dev ## accept what the policies decide now; look at the diff
-	$(BIN)/python -m pytest -q tests/test_golden.py --migkit-update && git diff --stat tests/golden
+	$(BIN)/python -m pytest -q tests/test_golden.py --migkit-update
+	$(BIN)/python -m tests.capture.logs.test_golden_imports
+	git diff --stat tests
 
 .PHONY: data golden
 data: $(VENV)/.core ## the pages of data/ from the traces' metadata
 	$(BIN)/migkit info data/traces --card > data/README.md
 	$(BIN)/migkit info --columns > data/GLOSSARY.md
+	$(BIN)/migkit info data/traces --downtime > data/DOWNTIME.md
+	$(BIN)/migkit plot data/traces --kind downtime -o data --force

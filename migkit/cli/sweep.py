@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import signal
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -77,13 +79,22 @@ def run(arguments: argparse.Namespace) -> int:
         write(found.table, arguments.output, force=arguments.force)
     if arguments.json:
         print(table.reset_index().to_json(orient="records", lines=True), end="")
-        return 0
+        return _stopped(found)
     print(origins_told(arguments), end="")
     print(told(found))
     print(render_settings(table.head(arguments.rows), list(found.settings.columns)))
     if len(table) > arguments.rows:
         print(f"... {len(table) - arguments.rows} more settings: --rows shows them, -o writes them")
-    return 0
+    return _stopped(found)
+
+
+def _stopped(found: Sweep) -> int:
+    """The exit code; a line where the sweep was interrupted."""
+    if found.complete:
+        return 0
+    done, of = len(found.traces) + len(found.left_out), len(found.source)
+    print(f"migkit: stopped after {done} of {of} traces; the figures are theirs", file=sys.stderr)
+    return 128 + signal.SIGINT
 
 
 def swept(arguments: argparse.Namespace) -> Sweep:
@@ -95,14 +106,11 @@ def swept(arguments: argparse.Namespace) -> Sweep:
 
     source = open_dataset(*arguments.traces, skip_bad=arguments.skip_bad)
     source = source.where(arguments.where) if arguments.where else source
-    found = sweep(
+    return sweep(
         source, policy, sample=arguments.sample, seed=arguments.seed, data_size_gb=arguments.data_size_gb,
         inexact=arguments.inexact, skip_bad=arguments.skip_bad, large=arguments.yes,
         executor=dask_executor(arguments.dask), progress=True, **lists,
     )  # fmt: skip
-    if not found.complete:
-        raise KeyboardInterrupt
-    return found
 
 
 def _policy(arguments: argparse.Namespace) -> Policy:

@@ -45,6 +45,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     parse(arguments.objective)
     found = swept(arguments)
+    if not found.complete:
+        raise KeyboardInterrupt
     print(origins_told(arguments), end="")
     print(told(found))
     best = tune(found, objective=arguments.objective, anyway=arguments.anyway, seed=arguments.seed,

@@ -45,7 +45,7 @@ def explore(traces: Trace | Sequence[Trace], policy: Policy, **lists: Iterable[A
             value=_start(policy, name, list(values)),
             description=name,
             continuous_update=True,
-            style={"description_width": "14em"},
+            style={"description_width": f"{max(map(len, lists))}ch"},
             layout={"width": "36em"},
         )
         for name, values in lists.items()

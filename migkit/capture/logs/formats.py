@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from migkit.capture.logs import files, jsonl, kubevirt, prometheus
+from migkit.capture.logs import files, jsonl, kubevirt, nova, prometheus, qmp, vdsm, virsh
 from migkit.capture.logs.base import Context, Format, Imported, Line
 from migkit.capture.logs.manifests import Manifests
 from migkit.errors import MigkitError, unknown
@@ -21,6 +21,10 @@ FORMATS: Mapping[str, Format] = {
     "jsonl": jsonl,
     "prometheus": prometheus,
     "kubevirt": kubevirt,
+    "nova": nova,
+    "vdsm": vdsm,
+    "qmp": qmp,
+    "virsh": virsh,
 }
 
 # Versions whose logs and metrics are known, though their rules are not.

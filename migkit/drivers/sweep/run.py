@@ -12,12 +12,12 @@ from typing import Any, Final, Protocol
 import numpy as np
 import pandas as pd
 
-from migkit.dataset import Dataset, open_dataset
+from migkit.dataset import Bad, Dataset, open_dataset
 from migkit.drivers.first import Method
 from migkit.drivers.sweep.outcomes import BASES, OUTCOMES, WHAT
 from migkit.drivers.sweep.recorded import ENDS
 from migkit.drivers.sweep.settings import Settings, expand
-from migkit.drivers.sweep.share import Done, Job, Loose, Share, sweep_share
+from migkit.drivers.sweep.share import Done, Job, Loose, sweep_share
 from migkit.errors import MigkitError, UsageError
 from migkit.policies import base
 from migkit.policies.size import checked_size
@@ -118,15 +118,16 @@ def sweep(
         policies=chosen.policies, data_size_gb=None if data_size_gb is None else checked_size(data_size_gb),
         has_vfio=has_vfio, inexact=inexact, skip_bad=skip_bad, method=method,
     )  # fmt: skip
-    parts, complete = _run(job, source, executor, progress=progress)
-    left_out = [*source.bad, *(pair for part in parts for pair in part.left_out)]
-    done = [one for part in parts for one in part.done]
-    if not done:
-        raise MigkitError(_nothing(left_out, complete=complete))
+    rows, left_out = _Rows(len(source), len(chosen)), list(source.bad)
+    complete = _run(job, source, executor, rows, left_out, progress=progress)
+    if not rows.facts and not complete:
+        raise KeyboardInterrupt
+    if not rows.facts:
+        raise MigkitError(_nothing(left_out))
+    facts = pd.DataFrame(rows.facts, columns=list(TRACE_COLUMNS))
     return Sweep(
-        table=_table(done, chosen), settings=chosen.table, traces=_traces(done),
-        left_out=pd.DataFrame(left_out, columns=["place", "why"]), policy=policy, policies=chosen.policies,
-        complete=complete, source=source, how=job.how(),
+        table=rows.table(chosen), settings=chosen.table, traces=facts, policy=policy, policies=chosen.policies,
+        left_out=pd.DataFrame(left_out, columns=["place", "why"]), complete=complete, source=source, how=job.how(),
     )  # fmt: skip
 
 
@@ -140,9 +141,7 @@ def _check_size(traces: int, count: int, *, large: bool) -> None:
         )
 
 
-def _nothing(left_out: Sequence[tuple[str, str]], *, complete: bool) -> str:
-    if not complete:
-        return "stopped before the first traces were done"
+def _nothing(left_out: Sequence[Bad]) -> str:
     place, why = left_out[0] if left_out else ("the dataset", "it is empty")
     more = f" (and {len(left_out) - 1} more)" if len(left_out) > 1 else ""
     return f"no trace can be swept: {place}: {why}{more}"
@@ -151,24 +150,27 @@ def _nothing(left_out: Sequence[tuple[str, str]], *, complete: bool) -> str:
 # --- all partitions -------------------------------------------------------------------------------------------------
 
 
-def _run(job: Job, source: Dataset | Loose, executor: Executor | None, *, progress: bool) -> tuple[list[Share], bool]:
-    """The parts in the order of the traces, and whether they are all."""
+def _run(
+    job: Job, source: Dataset | Loose, executor: Executor | None, rows: _Rows, left_out: list[Bad], *, progress: bool
+) -> bool:
+    """Fills in the rows in the order of the traces; whether they are all."""
     from tqdm.auto import tqdm
 
     partitions = source.partitions(_partition_size(len(source)))
     own = ThreadPoolExecutor(os.cpu_count()) if executor is None else None
-    parts: list[Share] = []
     with tqdm(total=len(source), unit="trace", disable=None if progress else True) as bar:
         try:
-            for part in (own or executor).map(functools.partial(sweep_share, job), partitions):  # type: ignore[union-attr]
-                parts.append(part)
-                bar.update(len(part.done) + len(part.left_out))
+            for share in (own or executor).map(functools.partial(sweep_share, job), partitions):  # type: ignore[union-attr]
+                for one in share.done:
+                    rows.add(one)
+                left_out += share.left_out
+                bar.update(len(share.done) + len(share.left_out))
         except KeyboardInterrupt:
-            return parts, False
+            return False
         finally:
             if own is not None:
                 own.shutdown(wait=False, cancel_futures=True)
-    return parts, True
+    return True
 
 
 def _partition_size(traces: int) -> int:
@@ -176,22 +178,41 @@ def _partition_size(traces: int) -> int:
     return max(1, min(TRACES_A_PARTITION, -(-traces // (4 * (os.cpu_count() or 1)))))
 
 
-def _table(done: Sequence[Done], chosen: Settings) -> pd.DataFrame:
-    """The rows of all traces one after another, in columns that are no wider than they need be."""
-    count, traces = len(chosen), len(done)
-    names = [one.facts[0] for one in done]
-    table: dict[str, Any] = {
-        "trace": pd.Categorical.from_codes(np.repeat(np.arange(traces, dtype=np.int32), count), pd.Index(names)),
-        "setting": np.tile(np.arange(count, dtype=np.int32), traces),
-    }
-    for name in chosen.table.columns:
-        table[name] = np.tile(_narrow(chosen.table[name]), traces)
-    ends = [one.facts[1] for one in done]
-    table["end"] = pd.Categorical(np.repeat(np.array(ends, dtype=object), count), ENDS)
-    for outcome in OUTCOMES:
-        values = np.concatenate([one.columns.pop(outcome.name) for one in done])
-        table[outcome.name] = _labelled(outcome.name, values)
-    return pd.DataFrame(table, copy=False)
+class _Rows:
+    """The rows of all traces one after another, in room that is made once, in columns no wider than they need be."""
+
+    def __init__(self, traces: int, settings: int) -> None:
+        self._traces, self._settings = traces, settings
+        self._columns: dict[str, Any] = {}
+        self.facts: list[tuple[Any, ...]] = []
+
+    def add(self, one: Done) -> None:
+        """The rows of one more trace."""
+        place = len(self.facts) * self._settings
+        self.facts.append(one.facts)
+        for name, values in one.columns.items():
+            if name not in self._columns:
+                self._columns[name] = np.empty(self._traces * self._settings, dtype=values.dtype)
+            self._columns[name][place : place + self._settings] = values
+
+    def table(self, chosen: Settings) -> pd.DataFrame:
+        """The table of a sweep."""
+        count, traces = self._settings, len(self.facts)
+        names, ends = [facts[0] for facts in self.facts], [ENDS.index(facts[1]) for facts in self.facts]
+        made: dict[str, Any] = {
+            "trace": _category(np.repeat(np.arange(traces, dtype=np.int32), count), names),
+            "setting": np.tile(np.arange(count, dtype=np.int32), traces),
+        }
+        for name in chosen.table.columns:
+            made[name] = np.tile(_narrow(chosen.table[name]), traces)
+        made["end"] = _category(np.repeat(np.array(ends, dtype=np.int8), count), ENDS)
+        for outcome in OUTCOMES:
+            made[outcome.name] = _labelled(outcome.name, self._columns.pop(outcome.name)[: traces * count])
+        return pd.DataFrame(made, copy=False)
+
+
+def _category(codes: Any, names: Sequence[str]) -> Any:
+    return pd.Categorical.from_codes(codes, pd.Index(names))
 
 
 def _narrow(column: pd.Series[Any]) -> Any:
@@ -203,14 +224,10 @@ def _narrow(column: pd.Series[Any]) -> Any:
 
 def _labelled(name: str, values: Any) -> Any:
     if name in _CATEGORIES:
-        return pd.Categorical.from_codes(values, pd.Index(_CATEGORIES[name]))
+        return _category(values, _CATEGORIES[name])
     if name in _FLAGS:
         return pd.arrays.BooleanArray(values > 0, values < 0)
     return values
-
-
-def _traces(done: Sequence[Done]) -> pd.DataFrame:
-    return pd.DataFrame([one.facts for one in done], columns=list(TRACE_COLUMNS))
 
 
 def _dataset(traces: Iterable[Trace] | str | os.PathLike[str], *, skip_bad: bool) -> Dataset | Loose:

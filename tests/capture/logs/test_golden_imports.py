@@ -14,9 +14,9 @@ HERE = Path(__file__).parent
 GOLDEN = HERE / "golden"
 FIXTURES = sorted(
     path
-    for folder in ("kubevirt", "prometheus")
+    for folder in ("kubevirt", "prometheus", "virsh", "qmp", "nova", "vdsm")
     for path in (HERE / folder).iterdir()
-    if path.suffix in (".log", ".json") and path.name != "lines-of-public-issues.log"
+    if path.suffix in (".log", ".json", ".txt") and path.name != "lines-of-public-issues.log"
 )
 
 

@@ -1,0 +1,201 @@
+"""Logs of monitors that write a line of statistics now and then, each line with the guest that it is about: what
+nova-compute's and vdsm's have in common."""
+
+from __future__ import annotations
+
+import statistics as numbers
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+from migkit.capture.logs.base import Context, Imported, Row, fits, trace_name
+from migkit.capture.logs.clock import JobClock, Tick
+from migkit.capture.logs.stamps import Stamp
+from migkit.meta import Cadence, Domain, End, Migration, TraceMeta
+from migkit.units import NS_PER_MS, NS_PER_S
+
+# So many lines are held at most; then guests that were silent for an hour, or longest, are written out.
+_MOST_HELD = 100_000
+_QUIET_NS = 3600 * NS_PER_S
+_MOST_NOTES = 200
+
+
+class Entry(NamedTuple):
+    """A log line: when, about which guest, what. `order` counts lines as they came."""
+
+    order: int
+    stamp: Stamp | None
+    guest: str
+    message: str
+
+
+class Sample(NamedTuple):
+    """A line of statistics: the job's clock in ms, and the columns of a row but for the clocks; what its rates are
+    rounded to, and whether its seconds are."""
+
+    entry: Entry
+    elapsed_ms: int
+    row: Row
+    resolution_bps: int | None = None
+    whole_seconds: bool = True
+
+
+class Deed(NamedTuple):
+    """What the monitor did. `state` is done, or failed with `error_text`; a line that tells of a failure comes after
+    the one that tells of the call."""
+
+    action: str
+    argument: int | None = None
+    state: str = "done"
+    error_text: str = ""
+
+
+@dataclass(slots=True)
+class Job:
+    """A guest's migration while it is read. `facts` are what lines told beside; `end` stands there once one told it."""
+
+    samples: list[Sample] = field(default_factory=list)
+    deeds: list[tuple[Entry, Deed]] = field(default_factory=list)
+    notes: list[Entry] = field(default_factory=list)
+    skipped: Counter[str] = field(default_factory=Counter)
+    facts: dict[str, Any] = field(default_factory=dict)
+    end: End | None = None
+
+    @property
+    def held(self) -> int:
+        """How many lines it keeps."""
+        return len(self.samples) + len(self.deeds) + len(self.notes)
+
+    @property
+    def last(self) -> Entry:
+        """The newest line."""
+        kept = [*(s.entry for s in self.samples[-1:]), *(e for e, _ in self.deeds[-1:]), *self.notes[-1:]]
+        return max(kept, key=lambda entry: entry.order, default=Entry(-1, None, "", ""))
+
+
+Assemble = Callable[[str, Job], Imported]
+
+
+class Jobs:
+    """Guests' migrations, one a guest at a time."""
+
+    def __init__(self, assemble: Assemble, context: Context) -> None:
+        self._assemble, self._context = assemble, context
+        self._open: dict[str, Job] = {}
+        self._held = 0
+
+    def of(self, guest: str) -> Job:
+        """The guest's migration that is being read."""
+        return self._open.setdefault(guest, Job())
+
+    def add(self, sample: Sample) -> Iterator[Imported]:
+        """Takes a line of statistics. One whose clock is behind is of the guest's next migration."""
+        guest = sample.entry.guest
+        if not fits(sample.row):
+            self._context.skipped["statistics with a number that cannot be"] += 1
+            return
+        before = self.of(guest).samples
+        if before and sample.elapsed_ms < before[-1].elapsed_ms:
+            if sample[1:] in [each[1:] for each in before[-3:]]:
+                self.of(guest).skipped["the same line again"] += 1
+                return
+            yield from self.close(guest)
+        self.of(guest).samples.append(sample)
+        yield from self._relieve()
+
+    def close(self, guest: str) -> Iterator[Imported]:
+        """The guest's migration, as far as it was read."""
+        job = self._open.pop(guest, None)
+        if job is not None and job.samples:
+            yield self._assemble(guest, job)
+        elif job is not None and job.held:
+            self._context.skipped["line about a migration without statistics"] += job.held
+
+    def close_all(self) -> Iterator[Imported]:
+        """All migrations that are still open."""
+        for guest in list(self._open):
+            yield from self.close(guest)
+
+    def _relieve(self) -> Iterator[Imported]:
+        self._held += 1
+        if self._held <= _MOST_HELD:
+            return
+        newest_ns = max((_wall_ns(job.last) or 0 for job in self._open.values()), default=0)
+        quiet = [guest for guest, job in self._open.items() if (_wall_ns(job.last) or 0) < newest_ns - _QUIET_NS]
+        for guest in quiet or [min(self._open, key=lambda key: self._open[key].last.order)]:
+            yield from self.close(guest)
+        self._held = sum(job.held for job in self._open.values())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class About:
+    """What a trace says of its source."""
+
+    origin: str
+    recorder: str
+    usual_interval_ms: float
+    lacks: tuple[str, ...]
+    resolution_bytes: int | None = None
+    resolution_bps: int | None = None
+    start_uncertain_ms: float | None = None
+    migration: Migration = field(default_factory=Migration)
+    end: End
+    said: tuple[str, ...] = ()
+
+
+def imported(guest: str, job: Job, ticks: Sequence[Tick], about: About) -> Imported:
+    """The trace's rows and metadata; `ticks` are the samples' clocks."""
+    clock = JobClock(ticks)
+    rows: list[Row] = [
+        {"mono_ns": tick.mono_ns, "wall_ns": _wall_ns(sample.entry), "source": "poll"} | sample.row
+        for tick, sample in zip(ticks, job.samples, strict=True)
+    ]
+    rows += _deed_rows(job.deeds, clock)
+    rows.sort(key=lambda row: row["mono_ns"])
+    lines = [[clock.at(entry.order, entry.stamp), entry.message[:1000]] for entry in job.notes[:_MOST_NOTES]]
+    started_ns = about.migration.started_wall_ns or clock.start_wall_ns
+    meta = TraceMeta(
+        provenance="imported",
+        origin=about.origin,
+        domain=Domain(uuid=guest),
+        migration=Migration(
+            flags=about.migration.flags, parameters=about.migration.parameters, started_wall_ns=started_ns
+        ),
+        cadence=Cadence(
+            recorder=about.recorder, interval_ms=_interval_ms(ticks, about.usual_interval_ms),
+            resolution_bytes=about.resolution_bytes, resolution_bps=about.resolution_bps,
+            start_uncertain_ms=about.start_uncertain_ms, lacks=about.lacks, iteration_events=False, read_only=False,
+        ),
+        end=about.end,
+        notes={"monitor_lines": lines} if lines else {},
+    )  # fmt: skip
+    said = (*about.said, *clock.said())
+    return Imported(rows=rows, meta=meta, name=trace_name(guest, clock.start_wall_ns), skipped=job.skipped, said=said)
+
+
+def _deed_rows(deeds: Sequence[tuple[Entry, Deed]], clock: JobClock) -> list[Row]:
+    """A row a call. A failure that is told afterwards is the last call's of its kind."""
+    rows: list[Row] = []
+    for entry, deed in deeds:
+        asked = next((row for row in reversed(rows) if row["action"] == deed.action), None)
+        same = asked is not None and asked["succeeded"] and deed.argument in (None, asked["argument"])
+        if deed.state == "failed" and asked is not None and same:
+            asked |= {"succeeded": False, "error_text": deed.error_text or None}
+            continue
+        rows.append({
+            "mono_ns": clock.at(entry.order, entry.stamp), "wall_ns": _wall_ns(entry), "source": "action",
+            "action": deed.action, "argument": deed.argument, "succeeded": deed.state == "done",
+            "error_text": deed.error_text or None,
+        })  # fmt: skip
+    return rows
+
+
+def _wall_ns(entry: Entry) -> int | None:
+    return entry.stamp.wall_ns if entry.stamp is not None else None
+
+
+def _interval_ms(ticks: Sequence[Tick], usual_ms: float) -> float:
+    apart = [(b.mono_ns - a.mono_ns) / NS_PER_MS for a, b in pairwise(ticks) if b.mono_ns > a.mono_ns]
+    return float(round(numbers.median(apart))) if len(apart) >= 3 else usual_ms

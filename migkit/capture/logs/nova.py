@@ -1,0 +1,188 @@
+"""OpenStack's nova-compute log into one trace a live migration.
+
+Messages: openstack/nova nova/virt/libvirt/driver.py (_live_migration_monitor) and migration.py, Kilo to master at
+00a030403f; the prefix is oslo.log's. A line of statistics comes every 5 s at debug level and every 30 s at info level;
+it has amounts in bytes and nova's own clock in whole seconds, but neither bandwidth nor dirty rate nor iterations.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from migkit.capture.logs import monitor_log
+from migkit.capture.logs.base import LONGEST_MS, Context, Imported, Line, Row
+from migkit.capture.logs.clock import Tick
+from migkit.capture.logs.monitor_log import About, Deed, Entry, Job, Jobs, Sample
+from migkit.capture.logs.stamps import iso_stamp
+from migkit.meta import End
+from migkit.schema import JOB_UNBOUNDED
+from migkit.units import NS_PER_MS, NS_PER_S
+
+ORIGIN = "nova-compute log"
+# Each line that says something of a migration's course has one of these in it.
+NEEDLES: tuple[bytes, ...] = (
+    b"igration running for ", b"ncreasing downtime to ", b"ncrease max downtime to ", b"igration not completed after ",
+    b"igration operation ", b"igration failure: ", b"witch to post-copy ", b"witching to post-copy ",
+    b"witched to post-copy ", b"abort migration ", b"onitoring of live migration", b"during live-migration",
+    b"Error monitoring migration",
+)  # fmt: skip
+
+_RUNNING = "Migration running for "
+_STATISTICS = re.compile(
+    r"Migration running for (\d{1,9}) secs, memory (\d{1,4})% remaining;? "
+    r"\(bytes processed=(\d{1,20}), remaining=(\d{1,20}), total=(\d{1,20})\)"
+    r"(?:; disk (\d{1,4})% remaining \(bytes processed=(\d{1,20}), remaining=(\d{1,20}), total=(\d{1,20})\)\.)?"
+    # Only a debug line goes on: with the function and the line of the source.
+    r"(?: \w+ \S+:\d+)?",
+    re.ASCII,
+)
+_INSTANCE = re.compile(r"\[instance: ([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})\] ", re.ASCII)
+_COLOUR = re.compile(r"(?:\x1b|#033)\[[\d;]*m")
+_NOTED = re.compile(
+    r"Live migration not completed after |Live-migration |Failed to pause instance during live-migration|"
+    r"Error monitoring migration|Starting monitoring of live migration"
+)
+_DEEDS = tuple(
+    (re.compile(pattern, re.ASCII), action, state)
+    for pattern, action, state in (
+        (r"Increasing downtime to (?P<ms>\d{1,9}) ms after ", "set_max_downtime", "done"),
+        (r"Unable to increase max downtime to (?P<ms>\d{1,9}) ms: (?P<why>.*)", "set_max_downtime", "failed"),
+        (r"Switching to post-copy migration mode", "start_post_copy", "done"),
+        (r"Failed to switch to post-copy live migration: (?P<why>.*)", "start_post_copy", "failed"),
+        (r"Failed to abort migration (?P<why>.*)", "abort", "failed"),
+    )
+)
+_ENDS = {
+    "Migration operation has completed": "completed",
+    "Migration operation has aborted": "failed",
+    "Migration operation was cancelled": "cancelled",
+}
+_LACKS = ("downtime_ms", "memory_bps", "memory_dirty_rate_pages_per_s", "memory_iteration")
+_INFO_MS = 30_000.0
+
+
+def matches(head: bytes) -> bool:
+    """A line of the monitor's statistics."""
+    return re.search(rb"Migration running for \d+ secs, memory \d+% remaining", head) is not None
+
+
+def read(lines: Iterator[Line], context: Context) -> Iterator[Imported]:
+    """The migrations of a log, or of several logs one after the other; interleaved ones are told apart by the
+    instance's UUID."""
+    jobs = Jobs(_assemble, context)
+    for order, line in enumerate(lines):
+        found = _entry(order, line.text)
+        if found is None:
+            context.skipped["line that names no instance"] += 1
+        else:
+            yield from _see(found, jobs, context)
+    yield from jobs.close_all()
+
+
+def _entry(order: int, text: bytes) -> Entry | None:
+    words = _COLOUR.sub("", text.decode("utf-8", "replace"))
+    instance = _INSTANCE.search(words)
+    if instance is None:
+        return None
+    return Entry(order, iso_stamp(words[: instance.start()]), instance[1], words[instance.end() :].strip())
+
+
+def _see(entry: Entry, jobs: Jobs, context: Context) -> Iterator[Imported]:
+    message = entry.message
+    if message.startswith(_RUNNING):
+        sample = _sample(entry)
+        if sample is None:
+            context.skipped["statistics that are cut short or of an unknown form"] += 1
+        else:
+            yield from jobs.add(sample)
+    elif ended := next((end for words, end in _ENDS.items() if message.startswith(words)), ""):
+        job = jobs.of(entry.guest)
+        job.end = _end(ended, job)
+        yield from jobs.close(entry.guest)
+    elif message.startswith("Live Migration failure: "):
+        jobs.of(entry.guest).facts["error_text"] = message.partition(": ")[2]
+    elif deed := _deed(message):
+        jobs.of(entry.guest).deeds.append((entry, deed))
+    elif _NOTED.match(message):
+        if message.startswith("Starting monitoring") and jobs.of(entry.guest).samples:
+            yield from jobs.close(entry.guest)
+        jobs.of(entry.guest).notes.append(entry)
+    else:
+        context.skipped["line that tells nothing of a migration's course"] += 1
+
+
+def _sample(entry: Entry) -> Sample | None:
+    match = _STATISTICS.fullmatch(entry.message)
+    if match is None or int(match[1]) * 1000 > LONGEST_MS:
+        return None
+    processed, remaining, total = (int(match[group]) for group in (3, 4, 5))
+    row: Row = {"job_type": JOB_UNBOUNDED}
+    # nova prints 0 for what libvirt did not say, as before the first statistics and without disks to copy.
+    if total:
+        row |= {"memory_processed_bytes": processed, "memory_remaining_bytes": remaining, "memory_total_bytes": total}
+    disk = [int(match[group] or 0) for group in (7, 8, 9)]
+    if disk[2]:
+        row |= {"disk_processed_bytes": disk[0], "disk_remaining_bytes": disk[1], "disk_total_bytes": disk[2]}
+    if total or disk[2]:
+        row |= {"data_processed_bytes": processed + disk[0], "data_remaining_bytes": remaining + disk[1],
+                "data_total_bytes": total + disk[2]}  # fmt: skip
+    return Sample(entry, int(match[1]) * 1000, row)
+
+
+def _deed(message: str) -> Deed | None:
+    for pattern, action, state in _DEEDS:
+        match = pattern.match(message)
+        if match is not None:
+            said = match.groupdict()
+            return Deed(action, int(said["ms"]) if said.get("ms") else None, state, said.get("why") or "")
+    return None
+
+
+def _end(outcome: str, job: Job) -> End:
+    """nova finds a failed and a cancelled job alike when libvirt has forgotten the job: libvirt's error tells."""
+    error_text = str(job.facts.get("error_text", ""))
+    if outcome == "failed" and "canceled by client" in error_text:
+        outcome = "cancelled"
+    switched = any(deed.action == "start_post_copy" and deed.state == "done" for _, deed in job.deeds)
+    if outcome == "failed" and switched:
+        outcome = "postcopy-failed"
+    return End(outcome=outcome, evidence="nova's log", error_text="" if outcome == "completed" else error_text)
+
+
+def _assemble(guest: str, job: Job) -> Imported:
+    _abort(job)
+    start_ns, uncertain_ms = _start(job.samples)
+    ticks = []
+    for entry, elapsed_ms, *_ in job.samples:
+        known = entry.stamp is not None and start_ns is not None
+        mono_ns = entry.stamp.wall_ns - start_ns if known else elapsed_ms * NS_PER_MS  # type: ignore[union-attr,operator]
+        ticks.append(Tick(entry.order, mono_ns, entry.stamp))
+    for tick, sample in zip(ticks, job.samples, strict=True):
+        sample.row["time_elapsed_ms"] = tick.mono_ns // NS_PER_MS
+    about = About(
+        origin=ORIGIN, recorder="nova's migration monitor", usual_interval_ms=_INFO_MS, lacks=_LACKS,
+        start_uncertain_ms=uncertain_ms,
+        end=job.end or End(outcome="lost", evidence="the log ends before the migration does"),
+        said=("elapsed time is nova's: its monitor begins a little before libvirt's job",),
+    )  # fmt: skip
+    return monitor_log.imported(guest, job, ticks, about)
+
+
+def _abort(job: Job) -> None:
+    """nova aborts a migration at its timeout without a word; libvirt's error proves it."""
+    timeouts = [note for note in job.notes if note.message.startswith("Live migration not completed after ")]
+    failed = any(deed.action == "abort" for _, deed in job.deeds)
+    if timeouts and job.end is not None and job.end.outcome == "cancelled" and not failed:
+        job.deeds.append((timeouts[-1], Deed("abort")))
+
+
+def _start(samples: list[Sample]) -> tuple[int | None, float]:
+    """When nova's clock began, and by how much that may be off, ms: seconds are cut to whole ones, so that every line
+    bounds it from both sides. None where lines have no times or their clock was set meanwhile."""
+    stamped = [(sample.entry.stamp.wall_ns, sample.elapsed_ms) for sample in samples if sample.entry.stamp is not None]
+    latest = min((wall_ns - ms * NS_PER_MS for wall_ns, ms in stamped), default=0)
+    earliest = max((wall_ns - ms * NS_PER_MS - NS_PER_S for wall_ns, ms in stamped), default=0)
+    if len(stamped) < len(samples) or earliest >= latest:
+        return None, 1000.0
+    return (earliest + latest) // 2, (latest - earliest) / NS_PER_MS / 2

@@ -1,0 +1,123 @@
+"""Nothing that a file of virsh, QMP, nova-compute or vdsm holds breaks its reader, or becomes a number from nowhere."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import migkit as mk
+from migkit.capture.logs.formats import FORMATS, Importer, as_trace
+from tests.capture.logs import rendering_others as rendering
+
+FEW = settings(max_examples=20)  # each of five formats
+NAMES = ("virsh scaled", "virsh raw", "qmp", "nova", "vdsm")
+
+
+class Logs(dict[str, str]):
+    """Texts by format, short in a report."""
+
+    def __repr__(self) -> str:
+        return f"<{', '.join(self)}>"
+
+
+@pytest.fixture(scope="module")
+def logs(bundled) -> Logs:
+    """A migration in each format."""
+    trace = bundled["downtime-raised"]
+    lines = {
+        "virsh scaled": rendering.virsh(trace, raw=False),
+        "virsh raw": rendering.virsh(trace, raw=True),
+        "qmp": rendering.qmp(trace, every_ms=1000, indent=1),
+        "nova": rendering.nova(trace, every_ms=2000),
+        "vdsm": rendering.vdsm(trace, every_ms=2000),
+    }
+    return Logs({name: "\n".join(each) + "\n" for name, each in lines.items()})
+
+
+def read(text: str, name: str, folder: Path) -> list[mk.Trace]:
+    path = folder / "x"
+    path.write_bytes(text.encode("utf-8", "surrogateescape"))
+    importer = Importer([path], log_format=name.split()[0])
+    return [as_trace(found) for found in importer.imported()]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_format_is_told_from_its_content(name, logs, tmp_path):
+    for known, text in logs.items():
+        matching = [other for other, module in FORMATS.items() if module.matches(text.encode())]
+        assert matching == [known.split()[0]]
+
+
+CUTS = st.lists(
+    st.tuples(st.floats(0, 1), st.integers(0, 40), st.text(st.characters(codec="latin-1"), max_size=20)), max_size=6
+)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@FEW
+@given(cuts=CUTS)
+def test_a_mutated_file_is_read_as_far_as_it_goes(name, cuts, logs, tmp_path_factory):
+    text = logs[name]
+    for place, length, noise in cuts:
+        at = int(place * len(text))
+        text = text[:at] + noise + text[at + length :]
+    folder = tmp_path_factory.mktemp("mutated")
+    for trace in read(text, name, folder):
+        assert mk.load(trace.save(folder / "x.parquet", force=True)).samples.equals(trace.samples)
+        assert trace.active.any()
+        assert trace.samples["mono_ns"].is_monotonic_increasing
+
+
+@pytest.mark.parametrize("name", NAMES)
+@FEW
+@given(place=st.floats(0, 1))
+def test_what_is_read_of_a_cut_file_stands_in_the_whole_one(name, place, logs, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cut")
+    [whole] = read(logs[name], name, folder)
+    numbers = [c for c in whole.samples.columns if c not in ("mono_ns", "wall_ns", "extra", "time_elapsed_ms")]
+    known = {column: set(whole.samples[column].dropna()) for column in numbers}
+    for trace in read(logs[name][: int(place * len(logs[name]))], name, folder):
+        for column in numbers:
+            assert set(trace.samples[column].dropna()) <= known[column], column
+
+
+@pytest.mark.parametrize("name", NAMES)
+@FEW
+@given(value=st.integers(0, 10**24), which=st.integers(0, 400))
+def test_no_number_breaks_a_reader(name, value, which, logs, tmp_path_factory):
+    places = list(re.finditer(r"\d+", logs[name]))
+    at = places[which % len(places)]
+    folder = tmp_path_factory.mktemp("number")
+    for trace in read(logs[name][: at.start()] + str(value) + logs[name][at.end() :], name, folder):
+        trace.save(folder / "x.parquet", force=True)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@FEW
+@given(order=st.randoms(use_true_random=False))
+def test_shuffled_lines_break_nothing(name, order, logs, tmp_path_factory):
+    lines = logs[name].splitlines()
+    order.shuffle(lines)
+    for trace in read("\n".join(lines), name, tmp_path_factory.mktemp("shuffled")):
+        assert trace.active.any()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_foreign_lines_between_change_nothing_and_are_counted(name, logs, tmp_path):
+    [whole] = read(logs[name], name, tmp_path)
+    foreign = "2026-08-01T10:00:00Z nothing of a migration" if name in ("nova", "vdsm") else "# nothing of a migration"
+    # Between documents and blocks, not inside them.
+    inside = {"qmp": r"\n(?=\{|\d{10})", "virsh raw": r"\n(?=\w{3} \w{3} )", "virsh scaled": r"\n(?=\w{3} \w{3} )"}
+    parts = re.split(inside.get(name, r"\n"), logs[name])
+    path = tmp_path / "mixed"
+    path.write_text(f"\n{foreign}\n".join(parts))
+    importer = Importer([path])
+    [trace] = [as_trace(found) for found in importer.imported()]
+    assert trace.samples.drop(columns=["mono_ns", "time_elapsed_ms"]).equals(
+        whole.samples.drop(columns=["mono_ns", "time_elapsed_ms"])
+    )
+    assert importer.skipped["foreign line"] >= len(parts) - 1
