@@ -1,15 +1,20 @@
-"""What a live monitor and a replay of its trace owe each other."""
+"""What a live monitor, a replay of its trace and a sweep owe each other."""
 
 from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import pandas as pd
 
 import migkit as mk
+from migkit.drivers.monitor import CALLS, Call
+from migkit.policies import base
+from migkit.policies.versions import Family
 
 # A wake and a poll: what a rebuilt wake reads may be that much older than what the real one read.
 SLACK_S = 0.5
+CODE_OF_CALL = {name: code for code, name in CALLS.items()}
 
 
 def without_wakes(trace: mk.Trace) -> mk.Trace:
@@ -36,3 +41,19 @@ def numbered(table: pd.DataFrame) -> dict[tuple[str, str, int], object]:
         number = sum(kind[:2] == (row.action, row.reason) for kind in found)
         found[row.action, row.reason, number] = row
     return found
+
+
+def first_decisive(calls: list[Call], limit_ms: np.ndarray, family: Family) -> tuple[int, ...]:
+    """(wake, action, argument, reason, changed wake) out of a monitor's calls."""
+    changed = -1
+    for call in calls:
+        code, limit = CODE_OF_CALL[call.name], limit_ms[call.row]
+        if not call.succeeded:
+            continue
+        if code == base.SET_MAX_DOWNTIME and call.argument != limit and changed < 0:
+            changed = call.row
+        if code == base.SET_MAX_DOWNTIME and call.argument <= limit:
+            continue
+        action = base.CANCEL if code == base.ABORT and family.rules == "events" else code
+        return call.row, action, call.argument or 0, base.REASON_NAMES.index(call.reason), changed
+    return -1, base.NONE, 0, 0, changed

@@ -14,7 +14,7 @@ from migkit import parquet
 from migkit.drivers import first, schedule
 from migkit.drivers.columns import columns, table_columns
 from migkit.drivers.first import Firsts, Prepared, firsts, prepare
-from migkit.drivers.monitor import CALLS, Call, Monitor
+from migkit.drivers.monitor import Monitor
 from migkit.drivers.record import CODES, Record
 from migkit.drivers.replay import _Life
 from migkit.drivers.replies import refused, replies
@@ -23,9 +23,9 @@ from migkit.policies import base, compiled
 from migkit.policies.base import NS_PER_S, Options, Wakes
 from migkit.policies.versions import VERSIONS, Family
 from tests.conftest import TRACES
+from tests.drivers.law import CODE_OF_CALL, first_decisive
 
 FAMILIES = {"1.4": VERSIONS["1.4"], "1.5": VERSIONS["1.5"], "1.8": VERSIONS["1.8"], "main": VERSIONS["main"]}
-CODE_OF_CALL = {name: code for code, name in CALLS.items()}
 Random = np.random.Generator
 
 
@@ -115,22 +115,6 @@ def monitored(prepared: Prepared, family: Family, options: Options) -> tuple[int
     monitor = Monitor(family, options, Recorded(prepared), room=len(prepared.limit_ms))
     monitor.run(Wakes(*(column.tolist() for column in prepared.wakes)), 0, len(prepared.limit_ms))
     return first_decisive(monitor.calls, prepared.limit_ms, family)
-
-
-def first_decisive(calls: list[Call], limit_ms: np.ndarray, family: Family) -> tuple[int, ...]:
-    """(wake, action, argument, reason, changed wake) out of a monitor's calls."""
-    changed = -1
-    for call in calls:
-        code, limit = CODE_OF_CALL[call.name], limit_ms[call.row]
-        if not call.succeeded:
-            continue
-        if code == base.SET_MAX_DOWNTIME and call.argument != limit and changed < 0:
-            changed = call.row
-        if code == base.SET_MAX_DOWNTIME and call.argument <= limit:
-            continue
-        action = base.CANCEL if code == base.ABORT and family.rules == "events" else code
-        return call.row, action, call.argument or 0, base.REASON_NAMES.index(call.reason), changed
-    return -1, base.NONE, 0, 0, changed
 
 
 def row(found: Firsts, k: int) -> tuple[int, ...]:

@@ -15,6 +15,7 @@ from migkit.capture.fake import FakeDomain
 from migkit.capture.outcome import MIGRATE
 from migkit.capture.source import PAUSED, PAUSED_MIGRATION, RUNNING, SourceError
 from migkit.capture.stats_row import row_from_stats
+from migkit.drivers.first import firsts, prepare
 from migkit.drivers.live import live
 from migkit.drivers.monitor import POLL_NS
 from migkit.drivers.wakes import Woken, action_row
@@ -23,7 +24,7 @@ from migkit.meta import Domain, End, Rule, TraceMeta
 from migkit.policies import policy_names
 from migkit.schema import JOB_CANCELLED, JOB_FAILED, JOB_UNBOUNDED
 from migkit.units import MIB, NS_PER_MS
-from tests.drivers.law import assert_within_the_spread, without_wakes
+from tests.drivers.law import assert_within_the_spread, first_decisive, without_wakes
 
 
 class Stage:
@@ -173,6 +174,30 @@ def test_it_does_so_compiled_and_from_the_file(plan, name, values, act, deaf, tm
     read = mk.load(trace.save(tmp_path_factory.mktemp("live") / "a.parquet"))
     assert told(mk.replay(read, policy, compiled_form=True).decisions) == told(session.decisions())
     assert [dict(row) for row in read.meta.rule.decisions] == session.told
+
+
+@given(
+    plan=plans,
+    name=st.sampled_from(policy_names()),
+    values=options,
+    act=st.booleans(),
+    refuse=refusals,
+    deaf=silences,
+    blind=silences,
+    migrates=st.booleans(),
+)
+def test_a_sweep_finds_what_was_done_first_at_the_recorded_wakes(
+    plan, name, values, act, refuse, deaf, blind, migrates
+):
+    policy = with_short_windows(name, values)
+    session, trace = live_in_virtual_time(
+        plan, policy, act=act, refuse=refuse, deaf=deaf, blind=blind, migrates=migrates
+    )
+    ready = prepare(trace, events=policy.hears_iterations, policy=policy)
+    lived = first_decisive(session.monitor.calls, ready.limit_ms, policy.family)
+    for method in ("shortcut", "plain"):
+        found = firsts(ready, policy.family.rules, policy.computed(data_size_gb=1, has_vfio=False), method=method)
+        assert tuple(int(column[0]) for column in found[:5]) == lived
 
 
 @given(plan=plans, name=st.sampled_from(policy_names()), values=options, phase=st.integers(1, 8), act=st.booleans(),

@@ -132,7 +132,9 @@ def _beside(trace: Rows, policies: Sequence[Policy]) -> list[_Group]:
     if trace.meta.rule is None:
         return []
     return [
-        _Group(places=place, events=one.hears_iterations, policy=one, options=as_arrays([one]), ran_beside=True)
+        _Group(
+            places=np.array([place]), events=one.hears_iterations, policy=one, options=as_arrays([one]), ran_beside=True
+        )
         for place, one in enumerate(policies)
         if ran_beside(trace.meta, one)
     ]

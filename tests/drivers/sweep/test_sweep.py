@@ -10,6 +10,8 @@ import pandas as pd
 import pytest
 
 import migkit as mk
+from migkit.capture.fake import FakeDomain
+from migkit.drivers.live import live
 from migkit.drivers.sweep import run as module
 from migkit.drivers.sweep.outcomes import BY_NAME, OUTCOMES
 from migkit.errors import MigkitError, UsageError
@@ -53,6 +55,19 @@ def test_the_first_action_is_that_of_a_replay(found, some):
             elif acts["phases"].iloc[0] == 8:
                 assert row["time_to_action_s"] == pytest.approx(acts["t_s"].iloc[0], abs=1e-3)
                 assert row["reason"] == acts["reason"].iloc[0]
+
+
+def test_the_setting_that_ran_beside_a_migration_is_judged_at_its_own_wakes():
+    beside = mk.kubevirt("1.8", completion_timeout_per_gib=3)
+    domain = FakeDomain("abort", speed=25)
+    lived = live(domain, beside, limit_s=60)
+    domain.close()
+    found = mk.sweep([lived.trace], beside, completion_timeout_per_gib=[2, 3]).table.set_index(
+        "completion_timeout_per_gib"
+    )
+    at_s = lived.decisions["t_s"].iloc[0]
+    assert found["time_to_action_s"][3] == pytest.approx(at_s, abs=1e-6)
+    assert found["time_to_action_s"][2] == pytest.approx(3.2)  # of a monitor that polls at whole multiples of 400 ms
 
 
 @pytest.mark.parametrize("method", ["advance", "plain"])
