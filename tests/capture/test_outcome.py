@@ -171,14 +171,6 @@ def test_the_event_has_the_numbers_whatever_the_call_has_said_before():
 
 
 @pytest.mark.parametrize(
-    "row",
-    [
-        call(200, None, "client socket is closed"),
-        call(200, False, "domain is not running", action="abort"),
-        call(200, False, "Domain not found", action="start_post_copy") | {"error_code": 42},
-    ],
-)
-@pytest.mark.parametrize(
     "last",
     [
         poll(300, 4, **ZEROS),
@@ -199,6 +191,14 @@ def test_a_cancelled_job_stays_so_whatever_the_call_says():
     assert (end.outcome, end.error_code) == ("cancelled", 9)
 
 
+@pytest.mark.parametrize(
+    "row",
+    [
+        call(200, None, "client socket is closed"),
+        call(200, False, "domain is not running", action="abort"),
+        call(200, False, "Domain not found", action="start_post_copy") | {"error_code": 42},
+    ],
+)
 def test_a_lost_call_and_other_actions_prove_nothing(row):
     ending = Ending()
     ending.see(poll(100))
