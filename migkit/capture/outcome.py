@@ -42,7 +42,7 @@ class Ending:
         self._since_ns = 0
         self._suspect_ns: int | None = None
         self._last_error: tuple[int, str] | None = None
-        self._left = False
+        self._left = self._aborted = False
         self._quiet = False
 
     def see(self, row: Mapping[str, Any]) -> None:
@@ -84,7 +84,9 @@ class Ending:
         self._judge(row, "job", "completed", "job-completed event", completed=final)
 
     def _see_call(self, row: Mapping[str, Any]) -> None:
-        """The migrate call, where whoever records made it; how other actions ended proves nothing."""
+        """The migrate call, where whoever records made it; other actions prove nothing, but that an abort was asked for
+        tells a cancelled migration from a failed one: QEMU may meet the closed socket before it has cancelled."""
+        self._aborted |= row["action"] == "abort" and bool(row.get("succeeded"))
         if row["action"] != MIGRATE or row.get("succeeded") is None:
             return
         if row["succeeded"]:
@@ -92,7 +94,8 @@ class Ending:
             return
         code, text = row["error_code"], row.get("error_text") or ""
         failed = "postcopy-failed" if _IN_POST_COPY in text else "failed"
-        outcome = "cancelled" if _CANCELLED in text else failed
+        told = self.end is not None and self.end.outcome == "cancelled"
+        outcome = "cancelled" if told or _CANCELLED in text else failed
         self._judge(row, "call", outcome, "the migrate call failed", text, code=code)
 
     def _see_lifecycle(self, row: Mapping[str, Any]) -> None:
@@ -156,6 +159,8 @@ class Ending:
             self._since_ns = row["mono_ns"]
         self._strength = _STRENGTH[witness]
         source = "event" if completed else ""
+        if outcome == "failed" and self._aborted:
+            outcome, evidence = "cancelled", f"{evidence}, after an abort"
         self.end = End(
             outcome=outcome, evidence=evidence, error_code=code, error_text=text, completed=completed,
             completed_from=source,

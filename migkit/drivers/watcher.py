@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 # The channel between libvirt's events and the monitor: what does not fit is dropped.
 _CHANNEL = 16
+# How long the end waits for the migrate call: libvirt clears up on both hosts before it returns.
+CALL_S = 15.0
+_MIGRATE_THREAD = "migkit-migrate"
 
 
 class Call(Protocol):
@@ -96,7 +99,7 @@ class Watcher:
         """Begins the migration where that is wanted."""
         self._put = put
         if self._call is not None:
-            self._start(self._migrate, "migkit-migrate")
+            self._start(self._migrate, _MIGRATE_THREAD)
 
     def hear(self, event: Event) -> None:
         """An iteration event goes into the channel."""
@@ -138,10 +141,10 @@ class Watcher:
             self.view = _Nobody()
 
     def stop(self, wait_s: float) -> None:
-        """Ends the monitor; a migrate call that has not come back is left to itself."""
+        """Ends the monitor; a migrate call that does not come back is left to itself."""
         self._over.set()
         for thread in self._threads:
-            thread.join(wait_s)
+            thread.join(max(wait_s, CALL_S) if thread.name == _MIGRATE_THREAD and wait_s >= 1 else wait_s)
 
     def told(self, meta: TraceMeta) -> TraceMeta:
         """The metadata with the rule and what it decided, and what was asked of libvirt."""

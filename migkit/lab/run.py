@@ -150,7 +150,7 @@ def _one(plan: _Plan, scenario: Scenario, *, first: bool) -> Run:
                 migrating = Migrating(lab, scenario, plan.under, recorded, interval_ms=plan.interval_ms)
                 _wait(plan.start)
                 with contextlib.closing(migrating):
-                    seen = _migrate(scenario, control, listener, migrating.run)
+                    seen = _migrate(scenario, control, listener, migrating.run, begun=migrating.begun)
             else:
                 with record(lab, scenario.name, recorded, via=plan.via, interval_ms=plan.interval_ms) as recorder:
                     _wait(plan.start)
@@ -218,11 +218,14 @@ def _clean(lab: Lab) -> None:
     lab.a.block_port(blocked=False)
 
 
-def _migrate(scenario: Scenario, control: Control, listener: Listener, migrate: Callable[[], Outcome]) -> _Observed:
+def _migrate(
+    scenario: Scenario, control: Control, listener: Listener, migrate: Callable[[], Outcome], *,
+    begun: Callable[[], bool] = lambda: True,
+) -> _Observed:  # fmt: skip
     limit_ms = control.set_downtime_limit(scenario.name, scenario.migration.downtime_ms)
     time.sleep(_SETTLE_S)  # beats before the migration tell the heartbeat's own gaps
     since_ns, wall_ns = time.monotonic_ns() - int(_SETTLE_S * NS_PER_S), time.time_ns()
-    outcome, rows, missed = _call_and_act(scenario, control, migrate)
+    outcome, rows, missed = _call_and_act(scenario, control, migrate, begun)
     corrupted = _is_corrupted(listener, scenario.guest, moved=outcome.succeeded)
     beats = heartbeat.measure(
         listener.lines, interval_ms=scenario.guest.hb_ms, since_ns=since_ns, until_ns=time.monotonic_ns()
@@ -234,9 +237,10 @@ def _migrate(scenario: Scenario, control: Control, listener: Listener, migrate: 
 
 
 def _call_and_act(
-    scenario: Scenario, control: Control, migrate: Callable[[], Outcome]
+    scenario: Scenario, control: Control, migrate: Callable[[], Outcome], begun: Callable[[], bool]
 ) -> tuple[Outcome, Sequence[Row], tuple[str, ...]]:
-    """The migrate call in a thread, the actions beside it: how the call ended, the rows, the actions never done."""
+    """The migrate call in a thread, the actions beside it, from when it has begun: how the call ended, the rows, the
+    actions never done."""
     name, ended, timeout_s = scenario.name, threading.Event(), 3 * scenario.seconds + 30
     outcomes: list[Outcome] = []
     failures: list[MigkitError] = []
@@ -248,9 +252,13 @@ def _call_and_act(
             failures.append(error)
         ended.set()
 
-    actions = Actions(control, name, scenario, time.monotonic_ns())
     caller = threading.Thread(target=call, name="migrate", daemon=True)
+    began_ns = time.monotonic_ns()
     caller.start()
+    if not begun():
+        wait_until(lambda: begun() or ended.is_set(), BOOT_TIMEOUT_S)
+        began_ns = time.monotonic_ns()
+    actions = Actions(control, name, scenario, began_ns)
     try:
         in_time = actions.perform(ended, timeout_s)
     finally:

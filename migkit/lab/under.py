@@ -60,6 +60,10 @@ class Migrating:
         self._lock = threading.Lock()
         self._stopped = False
 
+    def begun(self) -> bool:
+        """Whether the migration runs."""
+        return bool(self.told)
+
     def run(self) -> Outcome:
         """Migrates, and returns how that ended. Raises MigkitError when migkit itself fails."""
         with self._lock:

@@ -171,6 +171,27 @@ def test_the_event_has_the_numbers_whatever_the_call_has_said_before():
 
 
 @pytest.mark.parametrize(
+    "last",
+    [
+        poll(300, 4, **ZEROS),
+        poll(300, 0, domain_state=s.RUNNING, domain_reason=1),
+        call(300, False, "Unable to write to socket: Broken pipe"),
+    ],
+)
+def test_what_fails_after_an_abort_was_cancelled(last):
+    aborted = call(200, True, action="abort")
+    refused = call(200, False, "cannot abort in post-copy", action="abort")
+    assert judge([poll(100), aborted, last]).outcome == "cancelled"
+    assert judge([poll(100), refused, last]).outcome == "failed"
+    assert judge([poll(100), last]).outcome == "failed"
+
+
+def test_a_cancelled_job_stays_so_whatever_the_call_says():
+    end = judge([poll(100), poll(200, 5, **ZEROS), call(300, False, "Unable to write to socket: Broken pipe")])
+    assert (end.outcome, end.error_code) == ("cancelled", 9)
+
+
+@pytest.mark.parametrize(
     "row",
     [
         call(200, None, "client socket is closed"),
