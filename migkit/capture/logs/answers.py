@@ -128,11 +128,9 @@ class Jobs:
         """A migration of the guest begins: gives the one before it, unless it is the one whose answers stand before
         the events in the same file."""
         job, begun = self._open.get(key), Tick(order, 0, stamp)
-        first = next((a for a in job.answers if a.active and a.stamp), None) if job is not None else None
-        if job is not None and job.begun is None and first is not None and stamp is not None:
-            if abs(_start_ns(first) - stamp.wall_ns) <= _SAME_START_NS:
-                job.begun, job.guest = begun, job.guest or guest
-                return
+        if job is not None and job.begun is None and _began_at(job, stamp):
+            job.begun, job.guest = begun, job.guest or guest
+            return
         yield from self._close(key)
         self._open[key] = Job(guest=guest, begun=begun)
 
@@ -164,6 +162,12 @@ def _anew(job: Job, answer: Answer) -> bool:
     if answer.stamp is None or last.stamp is None:
         return fell
     return fell and abs(_start_ns(answer) - _start_ns(last)) > _SAME_START_NS
+
+
+def _began_at(job: Job, stamp: Stamp | None) -> bool:
+    """Whether a migration began at that time, by its first answer's clocks."""
+    first = next((each for each in job.answers if each.active and each.stamp), None)
+    return first is not None and stamp is not None and abs(_start_ns(first) - stamp.wall_ns) <= _SAME_START_NS
 
 
 def _start_ns(answer: Answer) -> int:
