@@ -60,7 +60,8 @@ def _fail(error: MigkitError, code: int) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="migkit", description="Record live migrations, replay KubeVirt's migration rules over them, tune its thresholds."
+        prog="migkit",
+        description="Record live migrations, replay KubeVirt's migration rules over them, tune its thresholds.",
     )
     parser.add_argument("--version", action="version", version=f"migkit {__version__}")
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
