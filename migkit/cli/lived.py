@@ -16,8 +16,8 @@ from migkit.errors import MigkitError
 from migkit.units import format_ms
 
 if TYPE_CHECKING:
+    from migkit.drivers.beside import Beside
     from migkit.drivers.live import Live
-    from migkit.drivers.watcher import Watcher
     from migkit.manifest import Configuration
 
 
@@ -56,10 +56,10 @@ def watched(arguments: argparse.Namespace, configuration: Configuration, go: Cal
 
     views: list[view.View] = []
 
-    def watch(watcher: Watcher) -> None:
-        views.append(view.make(watcher, as_json=arguments.json))
-        watcher.view = views[0]
-        if not arguments.json and not watcher.starts_it:
+    def watch(beside: Beside) -> None:
+        views.append(view.make(beside, as_json=arguments.json))
+        beside.view = views[0]
+        if not arguments.json and not beside.starts_it:
             print(f"waiting for a migration of {arguments.domain} ...", file=sys.stderr, flush=True)
 
     if arguments.config and not arguments.json:

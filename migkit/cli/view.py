@@ -11,7 +11,7 @@ import time
 from typing import Any, Final, TextIO
 
 from migkit.capture.outcome import MIGRATE
-from migkit.drivers.watcher import Watcher
+from migkit.drivers.beside import Beside
 from migkit.schema import JOB_UNBOUNDED
 from migkit.units import format_bps, format_bytes, format_ms, format_s
 
@@ -30,24 +30,24 @@ _TOLD: Final = (
 class View:
     """What all views know: the newest statistics of the running migration, decisions that were not yet shown."""
 
-    def __init__(self, watcher: Watcher, every_s: float) -> None:
-        self.watcher, self._every_s = watcher, every_s
+    def __init__(self, beside: Beside, every_s: float) -> None:
+        self.beside, self._every_s = beside, every_s
         self.newest: Row = {}
         self._shown, self._drawn_s = 0, 0.0
 
-    def begun(self, watcher: Watcher) -> None:
+    def begun(self, beside: Beside) -> None:
         """The monitor has been started."""
 
     def saw(self, row: Row) -> None:
         """A row of the trace."""
         if row.get("job_type") == JOB_UNBOUNDED and row.get("data_total_bytes"):
             self.newest = row
-        if row.get("action") == MIGRATE or (row.get("action") == "abort" and self.watcher.cancelling):
+        if row.get("action") == MIGRATE or (row.get("action") == "abort" and self.beside.cancelling):
             self.called(row)
 
     def tick(self) -> None:
         """Shows what there is, not too often."""
-        for told in self.watcher.decided(self._shown):
+        for told in self.beside.decided(self._shown):
             self._shown += 1
             self.decided(told)
         now_s = time.monotonic()
@@ -76,15 +76,15 @@ class View:
 class JsonView(View):
     """A JSON object a line: begun, decision, progress (once a second), returned; the caller adds the end."""
 
-    def __init__(self, watcher: Watcher) -> None:
-        super().__init__(watcher, JSON_S)
+    def __init__(self, beside: Beside) -> None:
+        super().__init__(beside, JSON_S)
 
-    def begun(self, watcher: Watcher) -> None:
-        domain, policy = watcher.facts.domain, watcher.policy
-        self._print("begun", domain=domain.name, policy=policy.name, options=dict(policy.options), acts=watcher.acts)
+    def begun(self, beside: Beside) -> None:
+        domain, policy = beside.facts.domain, beside.policy
+        self._print("begun", domain=domain.name, policy=policy.name, options=dict(policy.options), acts=beside.acts)
 
     def decided(self, told: Row) -> None:
-        self._print("decision", acted=self.watcher.acts, **told)
+        self._print("decision", acted=self.beside.acts, **told)
 
     def called(self, row: Row) -> None:
         told = {name: row.get(name) for name in ("action", "succeeded", "error_code", "error_text")}
@@ -94,7 +94,7 @@ class JsonView(View):
         self._print("note", text=text)
 
     def progress(self) -> None:
-        moment = self.watcher.moment
+        moment = self.beside.moment
         known = {name: self.newest[name] for name in _TOLD if name in self.newest}
         passing = [] if moment is None else [{"what": what, "in_s": round(in_s, 3)} for what, in_s in moment.deadlines]
         self._print("progress", **known, deadlines=passing)
@@ -106,16 +106,16 @@ class JsonView(View):
 class LineView(View):
     """Plain lines on stderr: each decision, and one every ten seconds."""
 
-    def __init__(self, watcher: Watcher, out: TextIO | None = None, every_s: float = LINE_S) -> None:
-        super().__init__(watcher, every_s)
+    def __init__(self, beside: Beside, out: TextIO | None = None, every_s: float = LINE_S) -> None:
+        super().__init__(beside, every_s)
         self.out = out or sys.stderr
 
-    def begun(self, watcher: Watcher) -> None:
-        does = "acts" if watcher.acts else "only says what it would do"
-        self.said(f"{watcher.facts.domain.name}: the migration runs; {watcher.policy} {does}")
+    def begun(self, beside: Beside) -> None:
+        does = "acts" if beside.acts else "only says what it would do"
+        self.said(f"{beside.facts.domain.name}: the migration runs; {beside.policy} {does}")
 
     def decided(self, told: Row) -> None:
-        self.said(decision_line(told, acts=self.watcher.acts))
+        self.said(decision_line(told, acts=self.beside.acts))
 
     def called(self, row: Row) -> None:
         if row["action"] == "abort":
@@ -133,8 +133,8 @@ class LineView(View):
 class ScreenView(LineView):
     """Lines that are drawn over themselves at the bottom, while decisions scroll away above them."""
 
-    def __init__(self, watcher: Watcher, out: TextIO | None = None) -> None:
-        super().__init__(watcher, out, DRAW_S)
+    def __init__(self, beside: Beside, out: TextIO | None = None) -> None:
+        super().__init__(beside, out, DRAW_S)
         self._height = 0
 
     def said(self, text: str) -> None:
@@ -145,7 +145,7 @@ class ScreenView(LineView):
 
     def progress(self) -> None:
         wide = shutil.get_terminal_size().columns
-        moment = self.watcher.moment
+        moment = self.beside.moment
         lines = [bar(self.newest, wide), "  ".join(state_parts(self.newest)[1:])]
         if moment is not None:
             lines.append(next_line(moment.deadlines, moment.values, ended=moment.ended))
@@ -162,12 +162,12 @@ class ScreenView(LineView):
         self.out.flush()
 
 
-def make(watcher: Watcher, *, as_json: bool) -> View:
+def make(beside: Beside, *, as_json: bool) -> View:
     """The view for where the output goes."""
     if as_json:
-        return JsonView(watcher)
+        return JsonView(beside)
     screen = sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb"
-    return ScreenView(watcher) if screen else LineView(watcher)
+    return ScreenView(beside) if screen else LineView(beside)
 
 
 def decision_line(told: Row, *, acts: bool) -> str:

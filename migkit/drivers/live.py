@@ -20,7 +20,7 @@ from migkit.capture.recorder import identity, opened_for, signals_to
 from migkit.capture.sampler import in_background
 from migkit.capture.session import Session
 from migkit.drivers.aftermath import Sides, sides
-from migkit.drivers.watcher import Call, Watcher
+from migkit.drivers.beside import Beside, Call
 from migkit.errors import MigkitError, UsageError
 from migkit.policies.size import checked_size
 from migkit.policies.versions import Policy
@@ -69,7 +69,7 @@ def live(
     data_size_gb: int | None = None,
     has_vfio: bool | None = None,
     limit_s: float | None = None,
-    watch: Callable[[Watcher], None] | None = None,
+    watch: Callable[[Beside], None] | None = None,
     call: Call | None = None,
 ) -> Live:
     """Waits for a migration of the domain and lives through it under a policy.
@@ -79,7 +79,7 @@ def live(
     `destination`, libvirt of the host it goes to, asked how it ended there; `output`, where the trace goes, `force`
     overwrites; `interval_ms` between the recorder's polls; `mask_names` as in `record`; `data_size_gb`, `has_vfio`,
     where the domain's own facts are not to be used; `limit_s`, after which it stops (default: never); `watch` is handed
-    the watcher before anything happens, to look on; `call` is the migrate call that is to be made.
+    the rule beside it before anything happens, to look on; `call` is the migrate call that is to be made.
     The recording goes on to the migration's end when the monitor has ended before. Ctrl-C stops watching and keeps what
     there is; a migration begun by `call` is cancelled at the first Ctrl-C and left to itself at the second.
     Raises MigkitError when the guest's memory is unknown, it goes away, or no migration begins in time.
@@ -101,7 +101,7 @@ def live(
             raise MigkitError(f"{facts.domain.name}: the guest's memory is unknown; pass data_size_gb (--data-size-gb)")
         far, unknown = _destination(stack, destination, facts)
         clock = Clock(getattr(opened, "speed", 1.0))
-        watcher = Watcher(
+        beside = Beside(
             opened,
             facts,
             policy,
@@ -115,18 +115,18 @@ def live(
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="migkit-")) if target is None else ""
         path = Path(folder) / "live.parquet" if target is None else target
         session = Session(
-            opened, path, interval_ms=interval_ms, destination=far, mask_names=mask_names, companion=watcher,
+            opened, path, interval_ms=interval_ms, destination=far, mask_names=mask_names, companion=beside,
             clock=clock,
         )  # fmt: skip
-        signals.enter_context(signals_to(lambda: None if watcher.interrupted() else session.stop()))
+        signals.enter_context(signals_to(lambda: None if beside.interrupted() else session.stop()))
         if watch is not None:
-            watch(watcher)
-        recording, problem = _recorded(session, watcher, facts, path, force=force)
+            watch(beside)
+        recording, problem = _recorded(session, beside, facts, path, force=force)
         trace = _trace(session, path, recording, facts.domain.name)
         completed = trace.meta.end.outcome == "completed"
         found = None if completed else sides(opened, far, trace.meta.end, unknown=unknown)
     return Live(
-        trace=trace, policy=policy, decisions=watcher.decisions(), result=watcher.result(), acted=act,
+        trace=trace, policy=policy, decisions=beside.decisions(), result=beside.result(), acted=act,
         path=path if target is not None and not problem else None, problem=problem, sides=found,
     )  # fmt: skip
 
@@ -158,13 +158,13 @@ def _destination(
 
 
 def _recorded(
-    session: Session, watcher: Watcher, facts: s.Facts, path: Path, *, force: bool
+    session: Session, beside: Beside, facts: s.Facts, path: Path, *, force: bool
 ) -> tuple[Recording | None, str]:
     """The recording, or why there is none although the migration was lived through to its end."""
     try:
         return session.run(facts, lambda journal: finalise(journal.fd, journal.path, path, force=force)), ""
     except MigkitError as error:
-        if not session.ended and watcher.unanswered:
+        if not session.ended and beside.unanswered:
             raise MigkitError(f"{error}; but libvirt may still begin the migration: virsh domjobinfo tells") from None
         if not session.ended:
             raise

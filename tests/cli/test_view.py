@@ -60,14 +60,14 @@ def test_a_rule_that_has_ended_waits_for_nothing():
     assert view.next_line([("completion deadline", 3.0)], VALUES, ended=True) == "the rule has ended"
 
 
-def watcher(*told):
+def beside(*told):
     return SimpleNamespace(decided=lambda since: list(told)[since:], acts=False, moment=None, cancelling=False)
 
 
 def test_each_decision_is_shown_once():
     decision = {"t_s": 9.3, "action": "abort", "argument": None, "succeeded": True, "reason": "stuck", "evidence": "x"}
     out = io.StringIO()
-    shown = view.LineView(watcher(decision), out)
+    shown = view.LineView(beside(decision), out)
     shown.tick()
     shown.tick()
     assert out.getvalue() == "    9.3 s  would abort  stuck: x\n"
@@ -77,7 +77,7 @@ def test_without_a_terminal_there_is_a_line_every_ten_seconds(monkeypatch):
     now = SimpleNamespace(s=100.0)
     monkeypatch.setattr(view.time, "monotonic", lambda: now.s)
     out = io.StringIO()
-    shown = view.LineView(watcher(), out)
+    shown = view.LineView(beside(), out)
     shown.saw(ROW)
     for _ in range(250):
         shown.tick()

@@ -8,32 +8,32 @@ import migkit as mk
 from migkit.capture.clock import Clock
 from migkit.capture.fake import FakeDomain
 from migkit.capture.source import RUNNING, Event, SourceError
+from migkit.drivers.beside import Beside
 from migkit.drivers.evidence import deadlines
 from migkit.drivers.live import live
 from migkit.drivers.wakes import Woken
-from migkit.drivers.watcher import Watcher
 from migkit.units import NS_PER_MS, NS_PER_S
 
 
-def watcher(policy: mk.policies.Policy) -> Watcher:
+def beside(policy: mk.policies.Policy) -> Beside:
     domain = FakeDomain("idle")
-    return Watcher(
+    return Beside(
         domain, domain.facts(), policy, Clock(), act=False, data_size_gb=None, has_vfio=None, limit_s=None, call=None
     )
 
 
-def heard(watching: Watcher, count: int) -> int:
+def heard(watching: Beside, count: int) -> int:
     for number in range(count):
         watching.hear(Event(kind="iteration", mono_ns=0, wall_ns=0, iteration=number))
     return watching._events.qsize()
 
 
 def test_events_that_do_not_fit_the_channel_are_dropped_as_kubevirts_are():
-    assert heard(watcher(mk.policy("kubevirt-1.9-stall")), 40) == 16
+    assert heard(beside(mk.policy("kubevirt-1.9-stall")), 40) == 16
 
 
 def test_a_rule_that_does_not_hear_iterations_is_not_woken_by_them():
-    assert heard(watcher(mk.policy("kubevirt-1.9")), 40) == 0
+    assert heard(beside(mk.policy("kubevirt-1.9")), 40) == 0
 
 
 def woken(policy: mk.policies.Policy, *remaining: int) -> Woken:

@@ -43,7 +43,7 @@ class Call(Protocol):
 class Watching(Protocol):
     """Who looks on. Called by the recorder's thread."""
 
-    def begun(self, watcher: Watcher) -> None:
+    def begun(self, beside: Beside) -> None:
         """The monitor has been started."""
 
     def saw(self, row: Row) -> None:
@@ -67,7 +67,7 @@ class Moment:
     ended: bool
 
 
-class Watcher:
+class Beside:
     """A recording's Companion that runs a policy.
 
     Attributes: `moment`, the newest; `cancelling`, whether Ctrl-C has been answered; `view`, who looks on.
@@ -305,7 +305,7 @@ class Watcher:
 class _Nobody:
     """A Watching that does nothing."""
 
-    def begun(self, watcher: Watcher) -> None:
+    def begun(self, beside: Beside) -> None:
         pass
 
     def saw(self, row: Row) -> None:
