@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
 import migkit as mk
@@ -99,35 +100,31 @@ def _line(what: str, figures: dict[str, float], replays: int) -> str:
 
 
 def _dask(packed: Path, rounds: int = 3) -> Iterator[str]:
-    """Threads of one process and a Dask cluster of as many workers, in turn."""
+    """One share after another, threads, processes and a Dask cluster of as many workers, in turn."""
     try:
         from dask.distributed import Client, LocalCluster
     except ImportError:
         yield "Dask: not installed"
         return
     policy, workers = mk.policy(POLICIES["stall"]), os.cpu_count() or 1
-    times: dict[str, list[float]] = {"one thread": [], "threads": [], "dask": []}
+    times: dict[str, list[float]] = {name: [] for name in ("one by one", "threads", "processes", "dask")}
     with (LocalCluster(workers, threads_per_worker=1, host="127.0.0.1", dashboard_address=None) as cluster,
           Client(cluster) as client):  # fmt: skip
-        executors = {"one thread": _InTurn(), "threads": None, "dask": client.get_executor(pure=False)}
+        executors = {
+            "one by one": None, "threads": ThreadPoolExecutor(workers), "processes": ProcessPoolExecutor(workers),
+            "dask": client.get_executor(pure=False),
+        }  # fmt: skip
         for number in range(rounds + 1):
             for name, executor in executors.items():
                 begun = time.perf_counter()
                 mk.sweep(packed, policy, sample=1000, skip_bad=True, executor=executor, **LISTS)
                 if number:  # the first round compiles, and starts the workers
                     times[name].append(time.perf_counter() - begun)
-    alone = statistics.median(times["one thread"])
-    yield f"beyond one thread, {workers} workers (medians of {rounds} rounds in turn)"
+    alone = statistics.median(times["one by one"])
+    yield f"beyond one processor, {workers} workers (medians of {rounds} rounds in turn)"
     for name, seconds in times.items():
         gain = alone / statistics.median(seconds)
         yield f"  {name:<12} {statistics.median(seconds):6.2f} s   x{gain:.2f}, {gain / workers * 100:.0f} % a worker"
-
-
-class _InTurn:
-    """An executor that does one thing after another."""
-
-    def map(self, call, parts):  # type: ignore[no-untyped-def]
-        return map(call, parts)
 
 
 def _slider() -> Iterator[str]:

@@ -128,8 +128,7 @@ class Jobs:
         """A migration of the guest begins: gives the one before it, unless it is the one whose answers stand before
         the events in the same file."""
         job, begun = self._open.get(key), Tick(order, 0, stamp)
-        first = job.answers[0].stamp if job is not None and job.answers and job.begun is None else None
-        if job is not None and first is not None and stamp is not None and first.wall_ns >= stamp.wall_ns:
+        if job is not None and job.begun is None and _began_at(job, stamp):
             job.begun, job.guest = begun, job.guest or guest
             return
         yield from self._close(key)
@@ -162,8 +161,19 @@ def _anew(job: Job, answer: Answer) -> bool:
     fell = answer.elapsed_ms < last.elapsed_ms or _processed(answer) < _processed(last)
     if answer.stamp is None or last.stamp is None:
         return fell
-    began_ns, before_ns = (each.stamp.wall_ns - each.elapsed_ms * NS_PER_MS for each in (answer, last) if each.stamp)
-    return fell and abs(began_ns - before_ns) > _SAME_START_NS
+    return fell and abs(_start_ns(answer) - _start_ns(last)) > _SAME_START_NS
+
+
+def _began_at(job: Job, stamp: Stamp | None) -> bool:
+    """Whether a migration began at that time, by its first answer's clocks."""
+    first = next((each for each in job.answers if each.active and each.stamp), None)
+    return first is not None and stamp is not None and abs(_start_ns(first) - stamp.wall_ns) <= _SAME_START_NS
+
+
+def _start_ns(answer: Answer) -> int:
+    """When the job began by a stamped answer's wall clock."""
+    assert answer.stamp is not None
+    return answer.stamp.wall_ns - answer.elapsed_ms * NS_PER_MS
 
 
 def _processed(answer: Answer) -> int:

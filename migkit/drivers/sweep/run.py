@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
@@ -101,8 +100,9 @@ def sweep(
     of lists; `sample`, so many drawn at random with `seed`; `keep`, a test of a combination (a dictionary of all
     options); `data_size_gb` and `has_vfio` as for `replay`; `inexact`, take along traces that cannot tell exactly what
     this policy does, labelled *bounded*; `skip_bad`, leave out what cannot be read and count it; `large`, more than
-    10^8 replays are meant; `executor`, anything with `map` (threads by default); `method`, shortcut, advance (the
-    rules themselves, compiled) or plain: they give the same; `progress`, a bar.
+    10^8 replays are meant; `executor`, anything with `map`, processes or a Dask cluster (by default one share after
+    another: what is left to compute is so little that threads of one process only stand in each other's way);
+    `method`, shortcut, advance (the rules themselves, compiled) or plain: they give the same; `progress`, a bar.
 
     Ctrl-C returns what is done. Raises UsageError for settings that cannot be, MigkitError for traces that cannot.
 
@@ -157,19 +157,17 @@ def _run(
     from tqdm.auto import tqdm
 
     partitions = source.partitions(_partition_size(len(source)))
-    own = ThreadPoolExecutor(os.cpu_count()) if executor is None else None
+    call = functools.partial(sweep_share, job)
+    shares = map(call, partitions) if executor is None else executor.map(call, partitions)
     with tqdm(total=len(source), unit="trace", disable=None if progress else True) as bar:
         try:
-            for share in (own or executor).map(functools.partial(sweep_share, job), partitions):  # type: ignore[union-attr]
+            for share in shares:
                 for one in share.done:
                     rows.add(one)
                 left_out += share.left_out
                 bar.update(len(share.done) + len(share.left_out))
         except KeyboardInterrupt:
             return False
-        finally:
-            if own is not None:
-                own.shutdown(wait=False, cancel_futures=True)
     return True
 
 

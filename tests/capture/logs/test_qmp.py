@@ -95,6 +95,18 @@ def test_events_say_that_post_copy_began_and_how_it_ended(bundled, tmp_path):
     assert importer.skipped["event of another kind"] == 1
 
 
+@pytest.mark.parametrize("late_ns", [-(10**9), 0, 3 * 10**8])
+def test_events_behind_the_answers_in_one_file_are_of_the_same_migration(late_ns, bundled, tmp_path):
+    """A time is written before the call that it belongs to: the first one may be older than the start."""
+    lines = list(rendering.qmp(bundled["converge-slow"]))
+    events = [line for line in lines if '"event"' in line and '"setup"' not in line]
+    setup = rendering.event("MIGRATION", {"status": "setup"}, rendering.START_NS + late_ns)
+    answers = [line for line in lines if '"event"' not in line]
+    [trace], _ = imported([*answers, setup, *events], tmp_path)
+    assert trace.samples["event_iteration"].dropna().tolist() == list(range(1, len(events) + 1))
+    assert trace.active.sum() > 300
+
+
 def test_the_next_migration_begins_with_its_event(bundled, tmp_path):
     names = ["converge-slow", "long-hot-set", "idle"]
     traces, _ = imported([line for name in names for line in rendering.qmp(bundled[name], stamps=False)], tmp_path)
