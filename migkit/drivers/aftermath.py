@@ -67,7 +67,7 @@ def _advice(outcome: str, here: State | None, there: State | None) -> list[str]:
     if outcome == "postcopy-failed" or s.PAUSED_POSTCOPY_FAILED in (here and here[1], there and there[1]):
         return [
             "neither host has all of the guest's memory: resume it on neither of them",
-            "once the hosts reach each other again, go on with: "
+            "once the hosts reach each other again, try to go on: "
             "virsh migrate DOMAIN DEST-URI --live --p2p --postcopy --postcopy-resume",
             "if that cannot be: destroy it on both and start it anew; what it had not written to its disks is lost",
         ]
