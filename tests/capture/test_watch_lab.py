@@ -130,6 +130,7 @@ def first_samples_ms(told: Sequence[dict[str, Any]]) -> list[int]:
     return [int(trace.samples["time_elapsed_ms"][trace.active].iloc[0]) for trace in traces]
 
 
+@pytest.mark.smoke
 def test_three_migrations_at_once_leave_three_good_traces(lab: Lab, tmp_path: Path) -> None:  # noqa: F811
     with guests(lab, NAMES), Watching(lab, tmp_path) as watcher:
         with migrating(lab, NAMES) as calls:
