@@ -8,8 +8,8 @@ import pytest
 
 import migkit as mk
 from migkit.cli import main
-from migkit.errors import MigkitError
-from migkit.manifest import changed, defaults
+from migkit.errors import MigkitError, UsageError
+from migkit.manifest import changed, defaults, manifest
 from migkit.migration import MigrationOptions
 from tests.conftest import TRACES
 
@@ -265,3 +265,36 @@ def test_options_of_either_kind_are_changed_by_name_with_their_origin():
 def test_a_change_that_cannot_be_is_one_line(name, value, said):
     with pytest.raises(MigkitError, match=said):
         changed(defaults("1.9"), ({name: value}, "--set"))
+
+
+@pytest.mark.parametrize(
+    ("version", "options", "kind"),
+    [
+        ("1.4", {"completion_timeout_per_gib": 60, "allow_post_copy": True}, "MigrationPolicy"),
+        ("1.8", {"progress_timeout": 60}, "KubeVirt"),
+        ("1.8", {"progress_timeout": 60, "completion_timeout_per_gib": 30}, "HyperConverged"),
+        ("1.9", {"stall_detection": True, "ewma_alpha": "0.7", "max_downtime_ms": 500}, "MigrationPolicy"),
+        ("main", {"stall_detection": True, "ewma_alpha": "0.7", "search_local_minima": False}, "MigrationPolicy"),
+        ("main", {"downtime_tuning": True, "steps": 3}, "MigrationPolicy"),
+    ],
+)  # fmt: skip
+def test_what_is_written_is_read_back(version, options, kind, tmp_path):
+    path = tmp_path / "policy.yaml"
+    policy = mk.kubevirt(version, **options)
+    text = manifest(policy, kind=kind, evidence=["a line", "another"])
+    path.write_text(text)
+    assert mk.read_configuration(path, version).policy.options == policy.options
+    assert f"kind: {kind}" in text
+    if version in ("1.9", "main"):
+        assert ('"0.7"' in text) == ("ewma_alpha" in options)
+        assert "feature gate Migration" in text
+
+
+def test_a_kind_that_has_not_all_options_is_refused_with_one_that_has():
+    both = mk.kubevirt("1.9", stall_detection=True, progress_timeout=5)
+    with pytest.raises(UsageError, match="has no progressTimeout; write it as two objects"):
+        manifest(both)
+    with pytest.raises(UsageError, match="has no maxDowntimeMs; write it as MigrationPolicy or KubeVirt"):
+        manifest(mk.kubevirt("1.9", max_downtime_ms=5), kind="HyperConverged")
+    with pytest.raises(UsageError, match="Kubernetes wants lower-case"):
+        manifest(mk.kubevirt("1.8", completion_timeout_per_gib=5), name="My Policy")

@@ -71,6 +71,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Prints the settings in their order."""
+    if arguments.output:
+        _check_output(arguments.output, force=arguments.force)
+    if arguments.rows < 1:
+        raise UsageError(f"--rows {arguments.rows}: must be at least 1")
     found = swept(arguments)
     from migkit.stats import by_setting
 
@@ -123,7 +127,7 @@ def _policy(arguments: argparse.Namespace) -> Policy:
 def _default_lists(policy: Policy) -> dict[str, Any]:
     from migkit.tuning.grids import default_lists
 
-    return default_lists(policy)
+    return {name: values for name, values in default_lists(policy).items() if name not in policy.given}
 
 
 def parse_lists(texts: Iterable[str]) -> dict[str, list[Any]]:
@@ -137,6 +141,8 @@ def parse_lists(texts: Iterable[str]) -> dict[str, list[Any]]:
         name, sign, values = text.partition("=")
         if not sign or not name.strip() or not values.strip():
             raise UsageError(f"--vary {text}: write OPTION=V,V,... or OPTION=FROM:TO:STEP")
+        if name.strip() in lists:
+            raise UsageError(f"--vary {text}: {name.strip()} is varied twice")
         lists[name.strip()] = _span(text, values) if ":" in values else [v.strip() for v in values.split(",")]
     return lists
 
@@ -171,7 +177,7 @@ def told(found: Sweep) -> str:
     """What was swept, in a few lines: how the records ended, what was left out."""
     ends = found.traces["end"].value_counts()
     words = {"completed": "completed by themselves", "never converged": "never converged", "failed": "failed",
-             "cut short": "cut short by their operator before one could tell"}  # fmt: skip
+             "cut short": "cut short before one could tell"}  # fmt: skip
     counts = ", ".join(f"{ends[end]} {words[end]}" for end in words if end in ends)
     lines = [f"{len(found.traces)} traces x {len(found.settings)} settings of {found.policy}: {counts}"]
     if len(found.left_out):
@@ -196,11 +202,18 @@ def render_settings(table: pd.DataFrame, names: list[str], *, extra: dict[str, s
 
 def write(table: pd.DataFrame, path: Path, *, force: bool) -> None:
     """A table as Parquet or CSV. Raises MigkitError when it exists or cannot be written."""
-    if path.suffix not in (".parquet", ".csv"):
-        raise UsageError(f"{path}: name it .parquet or .csv")
-    if path.exists() and not force:
-        raise MigkitError(f"{path}: exists already; choose another name or pass --force")
+    _check_output(path, force=force)
     try:
         table.to_csv(path, index=False) if path.suffix == ".csv" else table.to_parquet(path, index=False)
     except OSError as error:
         raise MigkitError(f"{path}: cannot be written ({error.strerror or error})") from None
+
+
+def _check_output(path: Path, *, force: bool) -> None:
+    """Before the work: raises for a name or place that cannot be written."""
+    if path.suffix not in (".parquet", ".csv"):
+        raise UsageError(f"{path}: name it .parquet or .csv")
+    if path.exists() and not force:
+        raise MigkitError(f"{path}: exists already; choose another name or pass --force")
+    if not path.absolute().parent.is_dir():
+        raise MigkitError(f"{path}: its folder does not exist")

@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from migkit.cli.policies import origins_told
 from migkit.cli.sweep import add_options, dask_executor, render_settings, swept, told
-from migkit.errors import MigkitError
+from migkit.errors import MigkitError, UsageError
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from migkit.tuning import Tuned
-
-_RATIO = "_ratio"
 
 
 def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -41,6 +39,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Sweeps, chooses, shows the price, writes the YAML."""
     if arguments.output and arguments.output.exists() and not arguments.force:
         raise MigkitError(f"{arguments.output}: exists already; choose another name or pass --force")
+    if arguments.seed < 0:
+        raise UsageError(f"--seed {arguments.seed}: must be 0 or more")
     from migkit.tuning import parse, tune
 
     parse(arguments.objective)
@@ -87,9 +87,10 @@ def summary(best: Tuned) -> str:
 
 def _intervals(best: Tuned) -> str:
     from migkit.cli.table import render
+    from migkit.stats.settings import figure_text
 
     wide = best.intervals.assign(shown=[
-        "-" if low != low else f"{_figure(name, low)} to {_figure(name, high)}"
+        "-" if low != low else f"{figure_text(name, low)} to {figure_text(name, high)}"
         for name, low, high in best.intervals[["figure", "low", "high"]].itertuples(index=False)
     ]).pivot(index="label", columns="figure", values="shown")  # fmt: skip
     wide = wide.loc[best.baselines.index, list(best.objective.columns)].reset_index()
@@ -100,6 +101,7 @@ def _sensitivity(best: Tuned) -> str:
     import pandas as pd
 
     from migkit.cli.table import render
+    from migkit.stats.settings import figure_text
 
     if best.sensitivity.empty:
         return "no option was varied"
@@ -110,7 +112,9 @@ def _sensitivity(best: Tuned) -> str:
         for name in best.objective.columns:
             least, most = row[f"least_{name}"], row[f"most_{name}"]
             same = least == most or (least != least and most != most)
-            shown[name] = _figure(name, least) if same else f"{_figure(name, least)} to {_figure(name, most)}"
+            shown[name] = (
+                figure_text(name, least) if same else f"{figure_text(name, least)} to {figure_text(name, most)}"
+            )
         rows.append(shown)
     table = pd.DataFrame(rows)
     return render(table, {"option": "option", "values": "values", "changes": "something else happens to",
@@ -126,6 +130,7 @@ def _values(best: Tuned, option: str) -> str:
 
 def _held_out(best: Tuned) -> str:
     from migkit.cli.table import render
+    from migkit.stats.settings import figure_text
 
     if best.held_out.empty:
         return "too few groups for folds"
@@ -133,7 +138,7 @@ def _held_out(best: Tuned) -> str:
     names = list(best.sweep.settings.columns)
     table["chosen"] = [_setting(best.sweep.settings.loc[number], names) for number in table["setting"]]
     for name in best.objective.columns:
-        table[name] = [_figure(name, value) for value in table[name]]
+        table[name] = [figure_text(name, value) for value in table[name]]
     table["admitted"] = ["yes" if held else "no" for held in table["admitted"]]
     columns = {"fold": "fold", "traces": "traces", "chosen": "chosen without it", "admitted": "conditions hold"}
     return render(table, columns | {name: name for name in best.objective.columns})
@@ -143,14 +148,6 @@ def _setting(row: pd.Series[Any], names: list[str]) -> str:
     return ", ".join(
         f"{name}={row[name]:g}" if isinstance(row[name], float) else f"{name}={row[name]}" for name in names
     )
-
-
-def _figure(name: str, value: float) -> str:
-    from migkit.cli.table import cell
-
-    if value != value:
-        return "-"
-    return f"{value * 100:.3g} %" if name.endswith(_RATIO) else cell(name, float(value))
 
 
 def _write(path: Path, text: str) -> None:

@@ -76,8 +76,8 @@ def _missing(policy: Policy, kind: str) -> list[str]:
 
 
 def _other(policy: Policy, name: str) -> str:
-    able = [kind for kind in KINDS if name not in _missing(policy, kind)]
-    return " or ".join(able) or "separate objects"
+    able = [kind for kind in KINDS if not _missing(policy, kind)]
+    return " or ".join(able) or "two objects, each with the options that it has"
 
 
 def _field(name: str) -> str:
@@ -124,9 +124,8 @@ def _cluster(policy: Policy, _name: str) -> list[str]:
     lines = ["apiVersion: kubevirt.io/v1", "kind: KubeVirt", "metadata:", "  name: kubevirt", "  namespace: kubevirt",
              "spec:", "  configuration:"]  # fmt: skip
     if gates := _gates(policy):
-        lines += ["    developerConfiguration:",
-                  "      featureGates:  # beside those that are there: a merge patch replaces the whole list",
-                  *(f"      - {gate}" for gate in gates)]  # fmt: skip
+        lines += [f"    # add {' and '.join(gates)} to developerConfiguration.featureGates by hand:",
+                  "    # a merge patch would replace the whole list"]  # fmt: skip
     own = _fields(policy, MONITOR, indent=6)
     return [*lines, "    migrations:" + ("" if own else " {}"), *own]
 

@@ -13,8 +13,9 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
 from migkit.plot.migration import BLUE, GREEN, GREY, ORANGE, RED, SKY
+from migkit.stats.settings import figure_text
 from migkit.tuning import Tuned
-from migkit.units import MIB, format_bytes, format_ms, format_s
+from migkit.units import MIB
 
 # What happens -> marker and colour; told apart without colour too.
 MARKS: Final = {
@@ -28,7 +29,6 @@ _BASELINE_MARKS: Final = {
     "VEP 248 text": "D",
     "do nothing": "P",
 }
-_UNITS: Final = {"_s": format_s, "_ms": format_ms, "_bytes": format_bytes}
 
 
 def heatmap(
@@ -81,16 +81,6 @@ def _frame(ax: Axes, grid: pd.DataFrame, x: str, y: str, chosen: dict[str, Any])
         list(map(float, axis)).index(float(chosen[name])) for axis, name in ((grid.columns, x), (grid.index, y))
     )
     ax.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, ec=ORANGE, lw=3))
-
-
-def figure_text(name: str, value: float) -> str:
-    """A figure as a person reads it, by the unit in its name."""
-    if not np.isfinite(value):
-        return "-"
-    if name.endswith("_ratio"):
-        return f"{value * 100:.3g} %"
-    ending = next((ending for ending in _UNITS if name.endswith(ending)), "")
-    return _UNITS[ending](value) if ending else f"{value:.3g}"
 
 
 def pareto(

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from migkit.errors import UsageError
+from migkit.units import format_bytes, format_ms, format_s
 
 QUANTILES: Final = (0.5, 0.95)
 # Column of a sweep -> its name with the quantile where the unit would be.
@@ -134,3 +135,15 @@ def _between(at: Callable[[Any], Any], counts: Any, q: float) -> Any:
     with np.errstate(invalid="ignore"):
         mixed = np.where(place > low, a + (b - a) * (place - low), a)
     return np.where(counts > 0, mixed, np.nan)
+
+
+def figure_text(name: str, value: float) -> str:
+    """A figure as a person reads it, by the unit in its name; a dash for an unknown one."""
+    if not np.isfinite(value):
+        return "-"
+    if name.endswith("_ratio"):
+        return f"{value * 100:.3g} %"
+    for ending, write in (("_bytes", format_bytes), ("_ms", format_ms), ("_s", format_s)):
+        if name.endswith(ending):
+            return write(value)
+    return f"{value:.3g}"

@@ -15,14 +15,15 @@ from migkit.errors import MigkitError, UsageError
 from migkit.manifest import manifest
 from migkit.manifest.write import evidence_lines
 from migkit.policies.versions import Policy, kubevirt
-from migkit.stats.settings import FIGURES, by_setting
+from migkit.stats.settings import FIGURES, by_setting, figure_text
 from migkit.tuning.baselines import baselines
-from migkit.tuning.evidence import doubts, held_out, intervals
+from migkit.tuning.evidence import cautions, doubts, held_out, intervals, unknown_of
 from migkit.tuning.objective import Objective, parse
 
 RECOMMENDED: Final = "recommended"
 _ENDS: Final = {"completed": "completed by themselves", "never converged": "never converged", "failed": "failed",
                 "cut short": "cut short"}  # fmt: skip
+COUNTED: Final = {"false_abort": "completed", "false_switchover": "completed", "missed": "never_converged"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +41,8 @@ class Tuned:
         sensitivity: one row an option, over its whole list with the others as recommended: the share of traces to which
             something else happens (`changed_ratio`), and from what to what each figure of the objective moves.
         held_out: one row a fold: what was chosen without it, and its figures on it.
-        doubts: why the traces do not suffice to choose, a line each; empty when they do.
+        doubts: why the choice is not to be trusted, a line each: traces that do not suffice, a held-out check that
+            failed, a setting at the edge of what was tried; empty when nothing speaks against it.
     """
 
     policy: Policy
@@ -98,20 +100,28 @@ def tune(
     traces = found.traces
     why = doubts(traces)
     if why and not anyway:
-        raise MigkitError(f"the traces do not suffice to choose a setting: {'; '.join(why)}. Record more, or say "
-                          "anyway=True (--anyway)")  # fmt: skip
+        raise MigkitError(_not_enough(why))
     changes = _changes(found)
     table = ranked(by_setting(found), goal, changes)
     best = int(np.argmin(table["rank"].to_numpy()))
     _check_usable(table, best, goal)
+    why += unknown_of(table.loc[best])
+    if why and not anyway:
+        raise MigkitError(_not_enough(why))
     chosen = found.policies[best]
     compared = _compared(found, chosen, goal, resamples=resamples, seed=seed, executor=executor)
     neighbours, sensitivity = _around(found, chosen, goal, executor)
+    judged = held_out(found.table, traces, goal, changes, count=folds, seed=seed)
     return Tuned(
         policy=chosen, setting=best, objective=goal, table=table, baselines=compared[0], intervals=compared[1],
-        neighbours=neighbours, sensitivity=sensitivity, doubts=tuple(why), sweep=found,
-        held_out=held_out(found.table, traces, goal, changes, count=folds, seed=seed),
+        neighbours=neighbours, sensitivity=sensitivity, sweep=found, held_out=judged,
+        doubts=(*why, *cautions(table.loc[best], compared[0], neighbours, judged)),
     )  # fmt: skip
+
+
+def _not_enough(why: Sequence[str]) -> str:
+    return (f"the traces do not suffice to choose a setting: {'; '.join(why)}. Record more, or say anyway=True "
+            "(--anyway)")  # fmt: skip
 
 
 def _evidence(best: Tuned) -> list[str]:
@@ -119,9 +129,10 @@ def _evidence(best: Tuned) -> list[str]:
     traces, ends = best.sweep.traces, best.sweep.traces["end"].value_counts()
     kinds = ", ".join(f"{ends[end]} {word}" for end, word in _ENDS.items() if end in ends)
     facts = [
-        ("traces", f"{len(traces)} of {traces['group'].nunique()} scenarios or guests: {kinds}"),
+        ("traces", f"{len(traces)}, of {traces['group'].nunique()} scenarios or guests: {kinds}"),
         ("objective", str(best.objective)),
         *((column, _effect(best, column)) for column in best.objective.columns),
+        *((name.replace("_", " "), _counted(best, name, among)) for name, among in COUNTED.items()),
         *(("beware", why) for why in best.doubts),
         ("made by", f"migkit {__version__}, {best.policy.name}"),
     ]
@@ -132,8 +143,21 @@ def _effect(best: Tuned, column: str) -> str:
     """A figure with its interval, beside the defaults'."""
     own = best.baselines[column]
     row = best.intervals[(best.intervals["label"] == RECOMMENDED) & (best.intervals["figure"] == column)].iloc[0]
-    spread = "" if row["low"] != row["low"] else f" (95 %: {row['low']:.3g} to {row['high']:.3g})"
-    return f"{own[RECOMMENDED]:.3g}{spread}; with the defaults {own['defaults']:.3g}"
+    low, high = (figure_text(column, row[end]) for end in ("low", "high"))
+    spread = "" if row["low"] != row["low"] else f" (95 %: {low} to {high})"
+    texts = [figure_text(column, own[label]) for label in (RECOMMENDED, "defaults")]
+    return f"{texts[0]}{spread}; with the defaults {texts[1]}"
+
+
+def _counted(best: Tuned, name: str, among: str) -> str:
+    """How many of how many, recommended and by default."""
+    texts = []
+    for label in (RECOMMENDED, "defaults"):
+        row = best.baselines.loc[label]
+        texts.append(
+            f"{round(float(row[f'{name}_ratio']) * row[among])} of {row[among]}" if row[among] else "none to judge by"
+        )
+    return f"{texts[0]}; with the defaults {texts[1]}"
 
 
 def _objective(
@@ -206,8 +230,11 @@ def _again(found: Sweep, policies: Sequence[Policy], executor: Executor | None) 
     """The same traces under other policies of the same version."""
     rows = [dict(policy.options) for policy in policies]
     plain = kubevirt(found.policy.version)
-    return sweep(found.source, plain, settings=[_given(row, policies[i]) for i, row in enumerate(rows)],
-                 executor=executor, **found.how)  # fmt: skip
+    again = sweep(found.source, plain, settings=[_given(row, policies[i]) for i, row in enumerate(rows)],
+                  executor=executor, **found.how)  # fmt: skip
+    if not again.complete:
+        raise KeyboardInterrupt
+    return again
 
 
 def _given(values: Mapping[str, Any], policy: Policy) -> dict[str, Any]:
@@ -233,7 +260,8 @@ def _around(
     figures = by_setting(beside).drop(columns=list(beside.settings.columns))
     rows = pd.DataFrame(places, columns=["option", "value", "chosen"]).astype({"value": object})
     neighbours = rows.join(figures.reset_index(drop=True))
-    what = beside.table.pivot(index="trace", columns="setting", values="what")
+    known = beside.table[beside.table["basis"] != "unknowable"]
+    what = known.pivot(index="trace", columns="setting", values="what").reindex(columns=range(len(settings)))
     return neighbours, _sensitivity(neighbours, what, goal)
 
 
@@ -247,8 +275,8 @@ def _sensitivity(neighbours: pd.DataFrame, what: pd.DataFrame, goal: Objective) 
     rows = []
     for option, own in neighbours.groupby("option", sort=False):
         seen = what[own.index]
-        row: dict[str, Any] = {"option": option, "values": len(own),
-                               "changed_ratio": float((seen.nunique(axis=1) > 1).mean())}  # fmt: skip
+        share = float((seen.nunique(axis=1) > 1).mean()) if len(seen) else 0.0
+        row: dict[str, Any] = {"option": option, "values": len(own), "changed_ratio": share}
         for name in goal.columns:
             row[f"least_{name}"], row[f"most_{name}"] = own[name].min(), own[name].max()
         rows.append(row)

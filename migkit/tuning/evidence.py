@@ -11,6 +11,10 @@ import pandas as pd
 from migkit.stats.settings import figures
 from migkit.tuning.objective import Objective
 
+# What a ratio is a ratio of.
+AMONG: Final = {
+    "false_abort_ratio": "completed", "false_switchover_ratio": "completed", "missed_ratio": "never_converged",
+}  # fmt: skip
 # Fewer distinct records than this, or from fewer scenarios or guests, decide nothing.
 LEAST_TRACES: Final = 8
 LEAST_GROUPS: Final = 4
@@ -40,6 +44,34 @@ def doubts(traces: pd.DataFrame, used: Sequence[str] | None = None) -> list[str]
 
 def _words(end: str) -> str:
     return "completed by themselves" if end == "completed" else "never converged"
+
+
+def unknown_of(row: pd.Series[Any]) -> list[str]:
+    """Why too little is known of one setting (a row of `stats.by_setting`)."""
+    lacking = [f"{row[name]} {words}" for name, words in (("completed", "completed by themselves"),
+               ("never_converged", "never converged")) if row[name] < LEAST_OF_A_KIND]  # fmt: skip
+    if not row["unknowable"] or not lacking:
+        return []
+    return [f"of {row['traces']} traces a replay cannot answer {row['unknowable']} under this setting; of the others "
+            f"only {' and '.join(lacking)}"]  # fmt: skip
+
+
+def cautions(row: pd.Series[Any], baselines: pd.DataFrame, neighbours: pd.DataFrame, judged: pd.DataFrame) -> list[str]:
+    """What speaks against a recommended setting though the traces suffice, a line each."""
+    found = []
+    if not row["acted"]:
+        found.append("the recommended setting acts on none of these migrations: it is as good as doing nothing")
+    for ratio, words in (("false_switchover_ratio", "switches over"), ("false_abort_ratio", "aborts")):
+        if row[ratio] >= 0.25:
+            found.append(f"it {words} {row[ratio] * 100:.0f} % of the migrations that complete by themselves")
+    broken = 0 if judged.empty else int((~judged["admitted"]).sum())
+    if broken:
+        found.append(f"chosen without them, the setting breaks the conditions in {broken} of {len(judged)} folds")
+    edges = [] if neighbours.empty else [str(name) for name, own in neighbours.groupby("option", sort=False)
+             if len(own) > 2 and (own["chosen"].iloc[0] or own["chosen"].iloc[-1])]  # fmt: skip
+    if edges:
+        found.append(f"at the edge of the values tried: {', '.join(edges)}")
+    return found
 
 
 def distinct_traces(traces: pd.DataFrame) -> pd.DataFrame:
@@ -95,11 +127,20 @@ def intervals(table: pd.DataFrame, traces: pd.DataFrame, labels: Sequence[str], 
         found = figures(table.iloc[rows], len(labels))
         for name in columns:
             drawn[name].append(found[name].to_numpy(dtype=float))
-    made = []
+    made, whole = [], figures(table, len(labels))
     for name, values in drawn.items():
         for number, label in enumerate(labels):
             known = np.array([one[number] for one in values])
             known = known[~np.isnan(known)]
             low, high = np.quantile(known, (0.025, 0.975)) if len(known) else (np.nan, np.nan)
+            if name in AMONG and len(known) and low == high and low in (0, 1):
+                low, high = _at_the_edge(low, int(whole[AMONG[name]].iloc[number]))
             made.append({"label": label, "figure": name, "low": low, "high": high})
     return pd.DataFrame(made)
+
+
+def _at_the_edge(ratio: float, count: int) -> tuple[float, float]:
+    """Nothing (or everything) of `count`: resampling cannot leave that; the exact binomial bound can (Clopper and
+    Pearson 1934)."""
+    bound = 0.025 ** (1 / max(count, 1))
+    return (0.0, 1 - bound) if ratio == 0 else (bound, 1.0)

@@ -32,7 +32,8 @@ class Goal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Condition:
-    """One figure that must stay within a limit. A figure that no trace has breaks no limit: nothing happened."""
+    """One figure that must stay within a limit. A ratio of nothing and a pause that nobody had break no limit; any
+    other unknown figure does."""
 
     column: str
     compare: str
@@ -41,7 +42,9 @@ class Condition:
     def holds(self, figures: pd.DataFrame) -> Any:
         """Shape (settings,)."""
         values = figures[self.column].to_numpy(dtype=float)
-        return np.isnan(values) | _COMPARE[self.compare](values, self.limit)
+        held = _COMPARE[self.compare](values, self.limit)
+        vacuous = self.column.endswith("_ratio") or self.column.startswith("implied_downtime")
+        return np.isnan(values) | held if vacuous else held
 
     def __str__(self) -> str:
         return f"{self.column} {self.compare} {self.limit:g}"

@@ -47,16 +47,18 @@ OUTCOMES: Final = (
     _outcome("false_switchover", "", "bounded", "It pauses, switches to post-copy or raises the limit of a migration "
              "that went on to complete by itself; null as for false_abort."),
     _outcome("completed_after_s", "s", "observed", "How soon after the action the record completed by itself."),
-    _outcome("missed", "", "bounded", "It never acts on a migration that never converged."),
+    _outcome("missed", "", "bounded", "It does not act on a migration that never converged, as long as the "
+             "record lasts: with a longer deadline it may act later."),
     _outcome("remaining_at_action_bytes", "bytes", "observed", "Remaining data in the sample that the action read."),
     _outcome("regret_ratio", "", "bounded", "What a switchover then has to send at the most, less the least that any "
              "pass of the record began with, as a share of all data: 0 is the best moment of the record."),
-    _outcome("implied_downtime_ms", "ms", "bounded", "At the most: what remains and all that the guest dirtied in this "
-             "pass, at the bandwidth of the last second; the real downtime where nothing is done and it completes."),
+    _outcome("implied_downtime_ms", "ms", "bounded", "At the most: what remains and all that the guest dirtied in "
+             "this pass (in an unfinished one as in the worst before), at the bandwidth of the last second; the real "
+             "downtime where nothing is done and it completes."),
     _outcome("implied_downtime_low_ms", "ms", "bounded", "At the least: what remains, at the highest bandwidth of the "
              "record; 0 where a bandwidth limit holds, which stop-and-copy does not obey."),
     _outcome("sent_before_action_bytes", "bytes", "observed", "Bytes sent until the action, or until the record ends."),
-    _outcome("wasted_bytes", "bytes", "observed", "Of those, what was sent after the record had stopped improving; "
+    _outcome("wasted_bytes", "bytes", "bounded", "At the least: of those, what was sent after it stopped improving; "
              "only where it never converged."),
 )  # fmt: skip
 BY_NAME: Final = {outcome.name: outcome for outcome in OUTCOMES}
@@ -168,9 +170,7 @@ def _downtime_ms(
     with np.errstate(divide="ignore", invalid="ignore"):
         high = most / recorded.bandwidth_bps[place] * 1000
         low = np.zeros(len(place)) if recorded.limited else remaining / recorded.largest_bandwidth_bps * 1000
-    sets = what == _WHAT_OF_ACTION[base.SET_MAX_DOWNTIME]
-    high = np.where(sets, np.fmin(high, acted.argument), high)
-    paused = sets | (what == _WHAT_OF_ACTION[base.SUSPEND])
+    paused = np.isin(what, (_WHAT_OF_ACTION[base.SET_MAX_DOWNTIME], _WHAT_OF_ACTION[base.SUSPEND]))
     alone = what == _LEFT_ALONE["completed"]
     real = np.nan if recorded.downtime_ms is None else recorded.downtime_ms
     return (np.where(paused, np.fmin(low, high), np.where(alone, real, np.nan)),

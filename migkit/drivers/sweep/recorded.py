@@ -25,6 +25,8 @@ CHANGES: Final = ("abort", "start_post_copy", "suspend", "set_max_downtime", "se
 IMPROVES_BY: Final = 0.04
 # A record that ends so long after its last improvement never converged; one that ends sooner was cut short.
 HOPELESS_S: Final = 30.0
+# ... and so many passes that began since without an improvement: large guests have passes of minutes.
+HOPELESS_PASSES: Final = 2
 _FLOW_WINDOW_S: Final = 1.0
 _POLL_NS: Final = 400 * NS_PER_MS
 # virDomainEventType and its details: suspended for the switchover, suspended for post-copy.
@@ -43,13 +45,13 @@ class Judged(Readable, Protocol):
 class Recorded:
     """Facts of one record.
 
-    `end`: completed (by itself); never converged (it ended, or its operator changed it, 30 s or more after its last
-    improvement); failed (by itself); cut short (earlier than one could tell). `changed_s`: when its operator changed
-    it, infinite when nobody did: from then on it is censored. `end_s`: when it completed, failed or was changed.
-    `improved_s`: when its passes last began with less than ever before, infinite where it completed or is still in
-    its first pass; `best_remaining_bytes`, the least that a pass began with before the switchover; `total_bytes`, the
-    most that ever remained. `downtime_ms`: the guest's real pause
-    where known, by heartbeat, else as reported. Of the samples before `end_s`, shape (samples,): time, remaining, sent,
+    `end`: completed (by itself); never converged (it ended, or its operator changed it, 30 s and two passes or more
+    after its last improvement); failed (by itself); cut short (earlier than one could tell). `changed_s`: when its
+    operator changed it, infinite when nobody did: from then on it is censored. `end_s`: when it completed, failed or
+    was changed. `improved_s`: when its passes last began with less than ever before, infinite where it completed or is
+    still in its first pass; `best_remaining_bytes`, the least that a pass began with before the switchover;
+    `total_bytes`, the most that ever remained. `downtime_ms`: the guest's real pause where known, by heartbeat, else as
+    reported. Of the samples before `end_s`, shape (samples,): time, remaining, sent,
     the bandwidth of the last second, what its pass began with, and what the guest dirtied in its pass (NaN where
     nobody knows). `limited`: whether a bandwidth limit was set. Times in seconds since the job began.
     """
@@ -106,7 +108,8 @@ def recorded(trace: Judged) -> Recorded:
     flow = _flow(t, sent)
     improved_s = passes.improved_s
     end_s = min(changed_s, ended_s)
-    end = _end(trace, changed_s, end_s, improved_s)
+    hopeless = end_s - improved_s >= HOPELESS_S and passes.idle >= HOPELESS_PASSES
+    end = _end(trace, changed_s, hopeless=hopeless)
     reported = trace.column("memory_bps")[chosen]
     return Recorded(
         name=trace.name, end=end, end_s=end_s, changed_s=changed_s,
@@ -128,6 +131,7 @@ class _Passes:
         number = np.nan_to_num(trace.column("memory_iteration")[chosen])
         self.level_bytes, self.dirtied_bytes = remaining.copy(), np.full(size, np.nan)
         self.best_bytes, self.improved_s, self.count = float(remaining.max(initial=0)), np.inf, 0
+        self.idle = 0
         first = np.flatnonzero((number > 0) & (np.diff(number, prepend=0) != 0))
         if not len(first):
             return
@@ -144,19 +148,20 @@ class _Passes:
         self.dirtied_bytes[inside] = np.maximum(dirtied[place[inside]], 0)
         self.count = int(number.max())
         self.best_bytes = float(level.min())
-        self.improved_s = _improved_s(level, t[first])
+        last = _improved(level)
+        self.improved_s, self.idle = (np.inf, 0) if last is None else (float(t[first][last]), len(level) - 1 - last)
 
 
-def _improved_s(level: Floats, t_s: Floats) -> float:
-    """When a pass last began with less than every pass before, by more than IMPROVES_BY; infinite in the first pass,
-    the start of the second where none ever did."""
+def _improved(level: Floats) -> int | None:
+    """The last pass that began with less than every pass before, by more than IMPROVES_BY; none in the first pass,
+    the second one where none ever did."""
     if len(level) < 2:
-        return np.inf
+        return None
     last, least = 1, level[0]
     for place in range(1, len(level)):
         if level[place] < least * (1 - IMPROVES_BY):
             last, least = place, level[place]
-    return float(t_s[last])
+    return last
 
 
 def _flow(t: Floats, sent: Floats) -> Floats:
@@ -191,13 +196,13 @@ def _ended_s(trace: Judged) -> float:
     return float(trace.t_s[np.flatnonzero(trace.active)[-1]])
 
 
-def _end(trace: Judged, changed_s: float, end_s: float, improved_s: float) -> End:
+def _end(trace: Judged, changed_s: float, *, hopeless: bool) -> End:
     if not np.isfinite(changed_s):
         if trace.meta.end.outcome == "completed":
             return "completed"
         if trace.meta.end.outcome in ("failed", "postcopy-failed"):
             return "failed"
-    return "never converged" if end_s - improved_s >= HOPELESS_S else "cut short"
+    return "never converged" if hopeless else "cut short"
 
 
 def _downtime_ms(trace: Judged) -> float | None:

@@ -6,7 +6,7 @@ import itertools
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,8 +16,6 @@ from migkit.policies.base import Options
 from migkit.policies.versions import Policy, kubevirt
 
 Values = dict[str, Any]
-# A draw from a grid that is larger than this is made without listing the grid.
-_LISTED: Final = 1_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

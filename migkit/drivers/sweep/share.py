@@ -19,6 +19,7 @@ from migkit.drivers.sweep.settings import as_arrays, for_trace
 from migkit.errors import MigkitError
 from migkit.fidelity import MONITOR_MS, answers, ran_beside
 from migkit.meta import TraceMeta
+from migkit.policies import base
 from migkit.policies.base import Options
 from migkit.policies.versions import Policy
 from migkit.trace import Trace
@@ -194,6 +195,12 @@ def _acted(job: Job, groups: Sequence[_Group], trace: Rows, size: int, vfio: boo
 def first_actions(prepared: Prepared, policy: Policy, options: Options, *, method: Method = "shortcut") -> Acted:
     """The first decisive actions on a prepared trace, in the time since its job began."""
     first = firsts(prepared, policy.family.rules, options, method=method)
+    # A first limit or a step of tuning decides nothing: it changes what the record can tell from there on.
+    sets = (first.wake >= 0) & np.isin(first.reason, (base.STALL_INITIAL, base.TUNING))
+    first = first._replace(
+        changed_wake=np.where(sets & (first.changed_wake < 0), first.wake, first.changed_wake),
+        wake=np.where(sets, -1, first.wake),
+    )
     wakes, at = prepared.wakes, np.maximum(first.wake, 0)
     return Acted(
         t_ns=np.where(first.wake >= 0, wakes.t_ns[at], -1), action=first.action, argument=first.argument,
