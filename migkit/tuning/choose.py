@@ -105,7 +105,8 @@ def tune(
     table = ranked(by_setting(found), goal, changes)
     best = int(np.argmin(table["rank"].to_numpy()))
     _check_usable(table, best, goal)
-    why += unknown_of(table.loc[best])
+    row: Any = table.loc[best]
+    why += unknown_of(row)
     if why and not anyway:
         raise MigkitError(_not_enough(why))
     chosen = found.policies[best]
@@ -115,7 +116,7 @@ def tune(
     return Tuned(
         policy=chosen, setting=best, objective=goal, table=table, baselines=compared[0], intervals=compared[1],
         neighbours=neighbours, sensitivity=sensitivity, sweep=found, held_out=judged,
-        doubts=(*why, *cautions(table.loc[best], compared[0], neighbours, judged)),
+        doubts=(*why, *cautions(row, compared[0], neighbours, judged)),
     )  # fmt: skip
 
 
@@ -151,12 +152,10 @@ def _effect(best: Tuned, column: str) -> str:
 
 def _counted(best: Tuned, name: str, among: str) -> str:
     """How many of how many, recommended and by default."""
+    own = best.baselines[best.baselines.index.isin([RECOMMENDED, "defaults"])]
     texts = []
-    for label in (RECOMMENDED, "defaults"):
-        row = best.baselines.loc[label]
-        texts.append(
-            f"{round(float(row[f'{name}_ratio']) * row[among])} of {row[among]}" if row[among] else "none to judge by"
-        )
+    for count, ratio in zip(own[among].tolist(), own[f"{name}_ratio"].tolist(), strict=True):
+        texts.append(f"{round(ratio * count) if count else 0} of {count}")
     return f"{texts[0]}; with the defaults {texts[1]}"
 
 
