@@ -203,3 +203,22 @@ def test_no_json_breaks_the_reader(body, tmp_path_factory):
     path = tmp_path_factory.mktemp("json") / "x.json"
     path.write_text(json.dumps({"resultType": "matrix", "data": body}))
     assert list(mk.import_logs(path)) == []
+
+
+def test_the_values_of_kubevirts_own_test_are_read_by_their_names(tmp_path):
+    """kubevirt/kubevirt pkg/monitoring/metrics/virt-handler/migrationdomainstats/migrationstats_collector_test.go at
+    d923fdb815: its metrics' names, its guest and its values; only the envelope is Prometheus' answer to a range."""
+    collected = {"data_bytes_total": 3, "data_remaining_bytes": 1, "data_processed_bytes": 2,
+                 "memory_transfer_rate_bytes": 4}  # fmt: skip
+    series = [
+        {"metric": {"__name__": f"kubevirt_vmi_migration_{name}", "name": "test-vmi-1", "namespace": "default"},
+         "values": [[1755858894.0, str(value)], [1755858899.0, str(value + 1)]]}
+        for name, value in collected.items()
+    ]  # fmt: skip
+    path = tmp_path / "answer.json"
+    path.write_text(json.dumps({"status": "success", "data": {"resultType": "matrix", "result": series}}))
+    (trace,) = mk.read_log(path)
+    first = trace.samples.iloc[0]
+    columns = ("data_total_bytes", "data_remaining_bytes", "data_processed_bytes", "memory_bps")
+    assert [first[name] for name in columns] == [3, 1, 2, 4]
+    assert trace.meta.domain.name == "default_test-vmi-1"
