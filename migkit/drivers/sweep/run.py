@@ -15,7 +15,7 @@ from migkit.dataset import Bad, Dataset, open_dataset
 from migkit.drivers.first import Method
 from migkit.drivers.sweep.outcomes import BASES, OUTCOMES, WHAT
 from migkit.drivers.sweep.recorded import ENDS
-from migkit.drivers.sweep.settings import Settings, expand
+from migkit.drivers.sweep.settings import Settings, count_of, expand
 from migkit.drivers.sweep.share import Done, Job, Loose, sweep_share
 from migkit.errors import MigkitError, UsageError
 from migkit.policies import base
@@ -111,8 +111,13 @@ def sweep(
     >>> len(found.table) == 2 * len(found.traces)
     True
     """
-    chosen = expand(policy, lists, given=settings, sample=sample, seed=seed, keep=keep)
     source = traces if isinstance(traces, Dataset | Loose) else _dataset(traces, skip_bad=skip_bad)
+    listed = {name: list(v) if isinstance(v, Iterable) and not isinstance(v, str) else v for name, v in lists.items()}
+    if keep is None and all(isinstance(values, list) for values in listed.values()):
+        # Before a policy is made of each: a grid too large is told at once.
+        count = count_of(listed)
+        _check_size(len(source), count if sample is None else min(sample, count), large=large)
+    chosen = expand(policy, listed, given=settings, sample=sample, seed=seed, keep=keep)
     _check_size(len(source), len(chosen), large=large)
     job = Job(
         policies=chosen.policies, data_size_gb=None if data_size_gb is None else checked_size(data_size_gb),

@@ -169,6 +169,11 @@ def test_a_grid_of_more_than_a_hundred_million_replays_wants_a_yes(some, monkeyp
     assert mk.sweep(some, STALL, stall_margin=[1, 2, 3, 4], large=True).complete
 
 
+def test_a_grid_beyond_all_measure_is_refused_at_once(some):
+    with pytest.raises(UsageError, match=r"12 traces x 4000000000000 settings"):
+        mk.sweep(some, STALL, stall_progress_timeout=range(2_000_000), completion_timeout_per_gib=range(2_000_000))
+
+
 def test_nothing_to_sweep_is_told():
     with pytest.raises(MigkitError, match="no trace can be swept: the dataset: it is empty"):
         mk.sweep([], STALL, stall_margin=[4])
