@@ -207,7 +207,7 @@ def test_no_json_breaks_the_reader(body, tmp_path_factory):
 
 def test_the_values_of_kubevirts_own_test_are_read_by_their_names(tmp_path):
     """kubevirt/kubevirt pkg/monitoring/metrics/virt-handler/migrationdomainstats/migrationstats_collector_test.go at
-    d923fdb815: its metrics' names, its guest and its values; only the envelope is Prometheus' answer to a range."""
+    d923fdb815: the names, guest and values of its metrics. The envelope, the namespace and a second sample are ours."""
     collected = {"data_bytes_total": 3, "data_remaining_bytes": 1, "data_processed_bytes": 2,
                  "memory_transfer_rate_bytes": 4}  # fmt: skip
     series = [
