@@ -75,6 +75,12 @@ def interval_ms(trace: Trace) -> float:
     return float(np.median(np.diff(times))) / NS_PER_MS if len(times) > 1 else 0.0
 
 
+def rule_size_gb(meta: TraceMeta, policy: Policy) -> int | None:
+    """The data size that this policy had when it ran beside the migration, in GB."""
+    rule = meta.rule
+    return rule.data_size_gb if rule is not None and rule.policy == policy.name else None
+
+
 def _no(why: str) -> Answer:
     return Answer(level="no", why=why)
 
@@ -97,13 +103,14 @@ def counted_memory_bytes(trace: Readable) -> int | None:
 def _size(trace: Trace, policy: Policy) -> list[Answer]:
     """The deadline grows with the guest's memory. Where only libvirt's count is known the devices' share of it may
     make one more GB, or not."""
-    counted = counted_memory_bytes(trace)
-    if (
-        trace.meta.domain.memory_bytes is not None
-        or counted is None
-        or not policy.options["completion_timeout_per_gib"]
-    ):
+    if not policy.options["completion_timeout_per_gib"] or trace.meta.domain.memory_bytes is not None:
         return []
+    if rule_size_gb(trace.meta, policy) is not None:
+        return []
+    counted = counted_memory_bytes(trace)
+    if counted is None:
+        return [_no("the guest's memory is unknown, and the deadline grows with it; pass data_size_gb "
+                    "(--data-size-gb)")]  # fmt: skip
     if size_of(memory=counted) == size_of(memory=max(counted - _DEVICES_BYTES, 0)):
         return []
     return [Answer(level="approximate", why="the guest's memory is unknown, and what libvirt counts may make the "

@@ -96,6 +96,21 @@ def test_an_unknown_memory_makes_the_deadline_uncertain_only_where_it_matters(bu
     assert mk.answers(unsure, mk.kubevirt("1.8", completion_timeout_per_gib=0)).level == "exact"
 
 
+def test_a_memory_that_nobody_told_leaves_a_deadline_unanswered(bundled):
+    trace = bundled["idle"]
+    rows = trace.samples.assign(memory_total_bytes=None).astype({"memory_total_bytes": "UInt64"})
+    unknown = mk.Trace(samples=rows, meta=trace.meta).replace_meta(domain=type(trace.meta.domain)())
+    with_deadline, without = mk.policy("kubevirt-1.8"), mk.kubevirt("1.8", completion_timeout_per_gib=0)
+    assert mk.answers(unknown, with_deadline).level == "no"
+    assert "data_size_gb" in mk.answers(unknown, with_deadline).why
+    assert mk.answers(unknown, with_deadline, size_known=True).level == "exact"
+    assert mk.answers(unknown, without).level == "exact"
+    with pytest.raises(mk.MigkitError, match="memory is unknown; pass data_size_gb"):
+        mk.replay(unknown, with_deadline)
+    assert mk.replay(unknown, with_deadline, data_size_gb=1).fidelity.level == "exact"
+    assert mk.replay(unknown, without).fidelity.level == "exact"
+
+
 def test_a_replay_without_what_the_rule_works_by_is_refused_unless_asked_for(bundled, tmp_path):
     rough = coarse(bundled["nonconverging-long"], "C", tmp_path)
     policy = mk.kubevirt("1.9", stall_detection=True, stall_progress_timeout=20, allow_workload_disruption=True)

@@ -17,7 +17,7 @@ from migkit.drivers.record import CODES, SAME_NS, Record
 from migkit.drivers.replies import refused
 from migkit.drivers.schedule import PHASES, Schedule, schedules
 from migkit.errors import MigkitError, UsageError, unknown
-from migkit.fidelity import Answer, Level, answers, counted_memory_bytes, interval_ms
+from migkit.fidelity import Answer, Level, answers, counted_memory_bytes, interval_ms, rule_size_gb
 from migkit.meta import TraceMeta
 from migkit.policies import base
 from migkit.policies.base import Options, Wakes
@@ -117,12 +117,12 @@ def replay(
     [['abort', 'timeout']]
     """
     _check(trace, policy, failures or {})
+    size = trace_data_size(trace, policy) if data_size_gb is None else checked_size(data_size_gb)
     fidelity = answers(trace, policy, size_known=data_size_gb is not None)
     if fidelity.level == "no" and not anyway:
         raise MigkitError(
             f"{trace.name or 'trace'} cannot answer for {policy.name}: {fidelity.why} (anyway=True, --anyway: go on)"
         )
-    size = trace_data_size(trace, policy) if data_size_gb is None else checked_size(data_size_gb)
     vfio = trace_has_vfio(trace.meta) if has_vfio is None else has_vfio
     options = policy.computed(data_size_gb=size, has_vfio=vfio)
     record = Record(columns(trace))
@@ -183,13 +183,15 @@ def _check(trace: Trace, policy: Policy, failures: Mapping[str, Sequence[int]]) 
 def trace_data_size(trace: Readable, policy: Policy) -> int:
     """The data size behind the deadline, in GB: the guest's memory, else what libvirt counts of it (which is a little
     more); and, where the version counts them and the migration copied disks, what libvirt said of them when it first
-    did. A rule that ran beside the migration had its own."""
-    rule = trace.meta.rule
-    if rule is not None and rule.policy == policy.name and rule.data_size_gb is not None:
-        return rule.data_size_gb
+    did. A rule that ran beside the migration had its own. 0 where it is unknown and nothing rests on it."""
+    ruled_gb = rule_size_gb(trace.meta, policy)
+    if ruled_gb is not None:
+        return ruled_gb
     memory = trace.meta.domain.memory_bytes
     if memory is None:
         memory = counted_memory_bytes(trace)
+    if memory is None and not policy.options["completion_timeout_per_gib"]:
+        return 0
     if memory is None:
         raise MigkitError(f"{trace.name or 'trace'}: the guest's memory is unknown; pass data_size_gb (--data-size-gb)")
     disks = trace.column("disk_total_bytes")

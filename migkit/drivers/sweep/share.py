@@ -25,6 +25,10 @@ from migkit.policies.versions import Policy
 from migkit.trace import Trace
 
 
+# Options that are 0 or off where their rule is not used.
+_RULES = ("completion_timeout_per_gib", "progress_timeout", "downtime_tuning")
+
+
 class Loose:
     """Traces in memory, as a sweep reads a dataset."""
 
@@ -107,13 +111,14 @@ def sweep_share(job: Job, partition: Partition | Held) -> Share:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Group:
-    """The settings that are woken alike: by polls alone, or by iteration events too. `ran_beside`: the one setting
-    whose own wakes the trace has."""
+    """The settings that are woken alike: by polls alone, or by iteration events too. `hardest`: those of them that a
+    trace answers the least; `ran_beside`: the one setting whose own wakes the trace has."""
 
     places: Any
     events: bool
     policy: Policy
     options: Options
+    hardest: tuple[Policy, ...] = ()
     ran_beside: bool = False
 
 
@@ -124,8 +129,22 @@ def _groups(policies: Sequence[Policy]) -> list[_Group]:
         places = np.flatnonzero(hears == events)
         if len(places):
             own = [policies[int(place)] for place in places]
-            found.append(_Group(places=places, events=events, policy=own[0], options=as_arrays(own)))
+            found.append(
+                _Group(places=places, events=events, policy=own[0], options=as_arrays(own), hardest=_hardest(own))
+            )
     return found
+
+
+def _hardest(policies: Iterable[Policy]) -> tuple[Policy, ...]:
+    """Of settings that use the same rules, the one with the shortest progress timeout: what a coarse trace answers for
+    it, it answers for the others too (`migkit.fidelity`)."""
+    found: dict[tuple[bool, ...], Policy] = {}
+    for policy in policies:
+        used = tuple(bool(policy.options.get(name)) for name in _RULES)
+        known = found.setdefault(used, policy)
+        if int(policy.options["progress_timeout"]) < int(known.options["progress_timeout"]):
+            found[used] = policy
+    return tuple(found.values())
 
 
 def _beside(trace: Rows, policies: Sequence[Policy]) -> list[_Group]:
@@ -144,7 +163,7 @@ def _beside(trace: Rows, policies: Sequence[Policy]) -> list[_Group]:
 def _trace(job: Job, groups: Sequence[_Group], trace: Rows) -> Done:
     """One trace under all settings."""
     facts = recorded(trace)
-    levels = {_level(trace, group.policy, inexact=job.inexact) for group in groups}
+    levels = {_level(job, trace, policy) for group in groups for policy in group.hardest}
     policy = groups[0].policy
     size = trace_data_size(trace, policy) if job.data_size_gb is None else job.data_size_gb
     vfio = trace_has_vfio(trace.meta) if job.has_vfio is None else job.has_vfio
@@ -153,22 +172,25 @@ def _trace(job: Job, groups: Sequence[_Group], trace: Rows) -> Done:
     return Done(facts=_facts(facts, trace, size, levels), columns=columns)
 
 
-def _level(trace: Rows, policy: Policy, *, inexact: bool) -> str:
+def _level(job: Job, trace: Rows, policy: Policy) -> str:
     """What the trace can say of a policy; raises MigkitError for what it cannot, or not exactly unless `inexact`."""
-    if _plainly_exact(trace, policy):
+    size_known = job.data_size_gb is not None
+    if _plainly_exact(trace, policy, size_known=size_known):
         return "exact"
-    answer = answers(trace.trace(), policy)
-    if answer.level == "no" or (answer.level == "approximate" and not inexact):
+    answer = answers(trace.trace(), policy, size_known=size_known)
+    if answer.level == "no" or (answer.level == "approximate" and not job.inexact):
         hint = "" if answer.level == "no" else "; inexact=True (--inexact) takes it along, labelled"
         raise MigkitError(f"{trace.name}: cannot tell what {policy.name} does: {answer.why}{hint}")
     return answer.level
 
 
-def _plainly_exact(trace: Rows, policy: Policy) -> bool:
+def _plainly_exact(trace: Rows, policy: Policy, *, size_known: bool) -> bool:
     """Whether it was taken at the monitor's own pace with all that the rule reads: what `answers` calls exact, told
     without pandas."""
     cadence, columns = trace.meta.cadence, trace.columns
     if cadence.interval_ms is None or cadence.interval_ms > MONITOR_MS or cadence.resolution_bytes:
+        return False
+    if cadence.start_uncertain_ms or not (size_known or trace.meta.domain.memory_bytes is not None):
         return False
     reads = ["time_elapsed_ms", "data_remaining_bytes"]
     if policy.hears_iterations:

@@ -15,6 +15,7 @@ from migkit.drivers.live import live
 from migkit.drivers.sweep import run as module
 from migkit.drivers.sweep.outcomes import BY_NAME, OUTCOMES
 from migkit.errors import MigkitError, UsageError
+from tests.capture.logs import rendering
 from tests.made import migration
 
 TRACES = Path(__file__).parents[3] / "data" / "traces"
@@ -149,6 +150,29 @@ def test_a_stall_policy_refuses_a_trace_without_iteration_events(tmp_path):
     kept = mk.sweep([coarse, made], STALL, stall_margin=[4], skip_bad=True)
     assert kept.left_out["place"].tolist() == ["coarse"]
     assert len(kept.traces) == 1
+
+
+def test_a_coarse_trace_is_held_against_the_setting_that_is_hardest_to_answer(tmp_path):
+    fine = mk.load(TRACES / "link-down.parquet")
+    (tmp_path / "launcher.log").write_text("\n".join(rendering.kubevirt(fine, "C")))
+    [rough] = mk.read_log(tmp_path / "launcher.log")
+    rough = rough.replace_meta(domain=fine.meta.domain)
+    policy = mk.policy("kubevirt-1.8")
+    assert mk.sweep([rough], policy, progress_timeout=[150, 100]).traces["basis"].tolist() == ["observed"]
+    for harder, why in ((5, "5 s cannot be seen"), (10, "is looked for in samples 4 s apart")):
+        with pytest.raises(MigkitError, match=why):
+            mk.sweep([rough], policy, progress_timeout=[150, harder])
+    kept = mk.sweep([rough], policy, progress_timeout=[150, 10], inexact=True)
+    assert kept.traces["basis"].tolist() == ["bounded"]
+
+
+def test_a_memory_that_nobody_told_is_asked_for():
+    unknown = migration(FLAT, name="unknown", outcome="cancelled", action="abort")
+    rows = unknown.samples.assign(memory_total_bytes=None).astype({"memory_total_bytes": "UInt64"})
+    unknown = mk.Trace(rows, unknown.meta, "unknown").replace_meta(domain=mk.meta.Domain())
+    with pytest.raises(MigkitError, match="memory is unknown"):
+        mk.sweep([unknown], mk.policy("kubevirt-1.8"), progress_timeout=[150])
+    assert mk.sweep([unknown], mk.policy("kubevirt-1.8"), progress_timeout=[150], data_size_gb=1).complete
 
 
 def test_a_corrupt_file_among_many_is_named_and_skipped_only_when_asked(tmp_path, some):
