@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from migkit.trace import Trace
 
 # What a person is likely to ask of a trace next.
-_LEVELS = {"exact": "exactly", "approximate": "approximately", "no": "not"}
+_LEVELS = {"exact": "answers exactly", "approximate": "answers approximately", "no": "cannot answer"}
 _ASKED = ("kubevirt-1.8", "kubevirt-1.9-stall", "kubevirt-main-tuning")
 
 
@@ -85,8 +85,10 @@ def _told(trace: Trace, path: Path) -> str:
     """What a trace is, what was inferred, which policies it can answer, what was left out."""
     lines = [f"{path}: {_facts(trace)}"]
     lines += [f"  {words}" for words in trace.meta.notes.get("said", ())]
-    answered = [f"{_LEVELS[level]} {names}" + (f" ({why})" if why else "") for names, level, why in _answers(trace)]
-    lines.append("  answers " + "; ".join(answered))
+    if _without_memory(trace):
+        lines.append("  the guest's memory is unknown: deadlines want --data-size-gb, or its VMI here (--vmi)")
+    answered = _answers(trace, size_known=_without_memory(trace))
+    lines += [f"  {_LEVELS[level]} {names}" + (f": {why}" if why else "") for names, level, why in answered]
     skipped = trace.meta.notes.get("skipped_lines", {})
     if skipped:
         lines.append("  left out: " + ", ".join(f"{reason} ({count})" for reason, count in skipped.items()))
@@ -102,17 +104,24 @@ def _facts(trace: Trace) -> str:
     rounded = f", whole {format_bytes(cadence.resolution_bytes).removeprefix('1 ')}" if cadence.resolution_bytes else ""
     length = f" in {format_s(float(trace.t_s[-1]))}" if samples else ""
     error = f" ({meta.end.error_text})" if meta.end.error_text else ""
-    return f"{meta.end.outcome}{error}; {samples} samples{every}{rounded}{length}; {meta.origin}"
+    counted = f"{samples} sample" if samples == 1 else f"{samples} samples"
+    return f"{meta.end.outcome}{error}; {counted}{every}{rounded}{length}; {meta.origin}"
 
 
-def _answers(trace: Trace) -> list[tuple[str, str, str]]:
+def _without_memory(trace: Trace) -> bool:
+    from migkit.fidelity import counted_memory_bytes
+
+    return trace.meta.domain.memory_bytes is None and counted_memory_bytes(trace) is None
+
+
+def _answers(trace: Trace, *, size_known: bool = False) -> list[tuple[str, str, str]]:
     """Policy, level, reason: policies with the same answer share a line."""
     from migkit.fidelity import answers
     from migkit.policies import policy
 
     grouped: dict[tuple[str, str], list[str]] = {}
     for name in _ASKED:
-        found = answers(trace, policy(name))
+        found = answers(trace, policy(name), size_known=size_known)
         grouped.setdefault((found.level, found.why), []).append(name)
     return [(", ".join(names), level, why) for (level, why), names in grouped.items()]
 

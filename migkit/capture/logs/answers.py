@@ -7,9 +7,9 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
-from migkit.capture.logs.base import LONGEST_MS, Context, Imported, Row, fits, trace_name
+from migkit.capture.logs.base import LONGEST_MS, Context, Imported, Line, Row, fits, trace_name
 from migkit.capture.logs.clock import JobClock, Tick
 from migkit.capture.logs.stamps import Stamp
 from migkit.capture.outcome import judge
@@ -150,6 +150,23 @@ class Jobs:
             yield _assemble(job, self._source)
         elif job is not None:
             self._context.skipped["answer or event without a running job"] += len(job.answers) + len(job.happenings)
+
+
+class LineReader(Protocol):
+    """What takes lines, and gives the migrations that they complete."""
+
+    def add(self, order: int, place: str, text: str) -> Iterator[Imported]:
+        """Takes a line."""
+
+    def end(self) -> Iterator[Imported]:
+        """What is still open at the end."""
+
+
+def read_with(reader: LineReader, lines: Iterator[Line]) -> Iterator[Imported]:
+    """All migrations of the lines."""
+    for order, line in enumerate(lines):
+        yield from reader.add(order, line.place, line.text.decode("utf-8", "replace"))
+    yield from reader.end()
 
 
 def _anew(job: Job, answer: Answer) -> bool:

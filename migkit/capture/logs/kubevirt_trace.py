@@ -15,7 +15,7 @@ from migkit.capture.logs.base import Context, Imported, Row, trace_name
 from migkit.capture.logs.kubevirt_lines import Done, Entry, Event, Sample, done, options, outcome
 from migkit.capture.logs.manifests import Facts
 from migkit.capture.source import PAUSED, PAUSED_MIGRATION
-from migkit.meta import Cadence, Domain, End, Migration, TraceMeta
+from migkit.meta import Cadence, End, Migration, TraceMeta
 from migkit.schema import JOB_UNBOUNDED
 from migkit.units import MIB, NS_PER_MS, NS_PER_S, format_s
 
@@ -274,10 +274,7 @@ def _meta(
     return TraceMeta(
         provenance="imported",
         origin=ORIGIN,
-        domain=Domain(
-            name=f"{guest.namespace}_{guest.name}" if guest.namespace else guest.name,
-            uuid=facts.uuid, memory_bytes=facts.memory_bytes, vcpus=facts.vcpus, has_vfio=facts.has_vfio,
-        ),
+        domain=facts.domain(guest.namespace, guest.name),
         migration=Migration(
             parameters={} if limit_mib is None else {"bandwidth": limit_mib},
             started_wall_ns=started or facts.started_wall_ns or clock.start_wall_ns,

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from migkit.errors import MigkitError, UsageError
-from migkit.meta import End
+from migkit.meta import Domain, End
 from migkit.policies.size import parse_quantity, rounded_up
 from migkit.units import NS_PER_S
 
@@ -40,6 +40,13 @@ class Facts:
     ended_wall_ns: int | None = None
     end: End = field(default_factory=End)
     notes: dict[str, Any] = field(default_factory=dict)
+
+    def domain(self, namespace: str, name: str) -> Domain:
+        """The guest of that name, under which libvirt knows it."""
+        return Domain(
+            name=f"{namespace}_{name}" if namespace else name,
+            uuid=self.uuid, memory_bytes=self.memory_bytes, vcpus=self.vcpus, has_vfio=self.has_vfio,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

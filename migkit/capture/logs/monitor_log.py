@@ -3,6 +3,7 @@ nova-compute's and vdsm's have in common."""
 
 from __future__ import annotations
 
+import re
 import statistics as numbers
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -50,6 +51,24 @@ class Deed(NamedTuple):
     argument: int | None = None
     state: str = "done"
     error_text: str = ""
+
+
+Rules = tuple[tuple[re.Pattern[str], str, str], ...]
+
+
+def rules(*told: tuple[str, str, str]) -> Rules:
+    """Of what a monitor says of its deeds: (expression, action, state), where `ms` and `why` may be named groups."""
+    return tuple((re.compile(pattern, re.ASCII), action, state) for pattern, action, state in told)
+
+
+def deed_of(message: str, known: Rules) -> Deed | None:
+    """The deed that a message tells of, by the first rule that knows it."""
+    for pattern, action, state in known:
+        match = pattern.match(message)
+        if match is not None:
+            said = match.groupdict()
+            return Deed(action, int(said["ms"]) if said.get("ms") else None, state, said.get("why") or "")
+    return None
 
 
 @dataclass(slots=True)
@@ -198,4 +217,5 @@ def _wall_ns(entry: Entry) -> int | None:
 
 def _interval_ms(ticks: Sequence[Tick], usual_ms: float) -> float:
     apart = [(b.mono_ns - a.mono_ns) / NS_PER_MS for a, b in pairwise(ticks) if b.mono_ns > a.mono_ns]
-    return float(round(numbers.median(apart))) if len(apart) >= 3 else usual_ms
+    median_ms = float(round(numbers.median(apart))) if apart else usual_ms
+    return median_ms if len(apart) >= 3 else max(median_ms, usual_ms)

@@ -37,21 +37,19 @@ _STATISTICS = re.compile(
     r"(?: \w+ \S+:\d+)?",
     re.ASCII,
 )
-_INSTANCE = re.compile(r"\[instance: ([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})\] ", re.ASCII)
+# People mask a UUID before they show a log, with any letters.
+_INSTANCE = re.compile(r"\[instance: ([0-9a-z]{8}(?:-[0-9a-z]{4}){3}-[0-9a-z]{12})\] ", re.ASCII)
 _COLOUR = re.compile(r"(?:\x1b|#033)\[[\d;]*m")
 _NOTED = re.compile(
     r"Live migration not completed after |Live-migration |Failed to pause instance during live-migration|"
     r"Error monitoring migration|Starting monitoring of live migration"
 )
-_DEEDS = tuple(
-    (re.compile(pattern, re.ASCII), action, state)
-    for pattern, action, state in (
-        (r"Increasing downtime to (?P<ms>\d{1,9}) ms after ", "set_max_downtime", "done"),
-        (r"Unable to increase max downtime to (?P<ms>\d{1,9}) ms: (?P<why>.*)", "set_max_downtime", "failed"),
-        (r"Switching to post-copy migration mode", "start_post_copy", "done"),
-        (r"Failed to switch to post-copy live migration: (?P<why>.*)", "start_post_copy", "failed"),
-        (r"Failed to abort migration (?P<why>.*)", "abort", "failed"),
-    )
+_DEEDS = monitor_log.rules(
+    (r"Increasing downtime to (?P<ms>\d{1,9}) ms after ", "set_max_downtime", "done"),
+    (r"Unable to increase max downtime to (?P<ms>\d{1,9}) ms: (?P<why>.*)", "set_max_downtime", "failed"),
+    (r"Switching to post-copy migration mode", "start_post_copy", "done"),
+    (r"Failed to switch to post-copy live migration: (?P<why>.*)", "start_post_copy", "failed"),
+    (r"Failed to abort migration (?P<why>.*)", "abort", "failed"),
 )
 _ENDS = {
     "Migration operation has completed": "completed",
@@ -102,7 +100,7 @@ def _see(entry: Entry, jobs: Jobs, context: Context) -> Iterator[Imported]:
         yield from jobs.close(entry.guest)
     elif message.startswith("Live Migration failure: "):
         jobs.of(entry.guest).facts["error_text"] = message.partition(": ")[2]
-    elif deed := _deed(message):
+    elif deed := monitor_log.deed_of(message, _DEEDS):
         jobs.of(entry.guest).deeds.append((entry, deed))
     elif _NOTED.match(message):
         if message.startswith("Starting monitoring") and jobs.of(entry.guest).samples:
@@ -128,15 +126,6 @@ def _sample(entry: Entry) -> Sample | None:
         row |= {"data_processed_bytes": processed + disk[0], "data_remaining_bytes": remaining + disk[1],
                 "data_total_bytes": total + disk[2]}  # fmt: skip
     return Sample(entry, int(match[1]) * 1000, row)
-
-
-def _deed(message: str) -> Deed | None:
-    for pattern, action, state in _DEEDS:
-        match = pattern.match(message)
-        if match is not None:
-            said = match.groupdict()
-            return Deed(action, int(said["ms"]) if said.get("ms") else None, state, said.get("why") or "")
-    return None
 
 
 def _end(outcome: str, job: Job) -> End:

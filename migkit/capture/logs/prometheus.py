@@ -1,4 +1,5 @@
-"""Prometheus' answers about kubevirt_vmi_migration_* (JSON of a range query or of a range selector) into traces.
+"""KubeVirt's metrics of migrations, kubevirt_vmi_migration_*, into traces: Prometheus' answers (JSON of a range query
+or of a range selector), or what /metrics itself said (text), with its timestamps or a line with the date before each.
 
 Metrics: kubevirt/kubevirt pkg/monitoring, v0.53.0 to main at d923fdb815. v0.53 and v0.54 put pages a second under a
 name that says bytes; v1.1 to v1.6 put memory bandwidth under the name of the disk (v1.1 the disk under memory);
@@ -13,18 +14,22 @@ import statistics as numbers
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby, pairwise
+from itertools import chain, groupby, pairwise
 from typing import Any
 
 from migkit.capture.logs.base import Context, Imported, Line, Row, fits, trace_name
 from migkit.capture.logs.manifests import Facts
-from migkit.meta import Cadence, Domain, End, Migration, TraceMeta
+from migkit.capture.logs.stamps import line_stamp
+from migkit.meta import Cadence, End, Migration, TraceMeta
 from migkit.schema import JOB_UNBOUNDED
 from migkit.units import NS_PER_MS, NS_PER_S, format_s
 
 ORIGIN = "Prometheus, KubeVirt's migration metrics"
 NEEDLES: tuple[bytes, ...] = ()
 
+_TEXT = re.compile(rb"(kubevirt_(?:vmi_migration|migrate_vmi)_\w+)\{(.*)\} (\S+)(?: (\d{1,16}(?:\.\d{1,9})?))?[ \t]*")
+_LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
+_ESCAPED = {"\\n": "\n", '\\"': '"', "\\\\": "\\"}
 _METRIC = re.compile(r"kubevirt_(vmi_migration|migrate_vmi)_(\w+)")
 _COLUMNS = {
     "data_remaining_bytes": "data_remaining_bytes",
@@ -45,6 +50,8 @@ _PAGE_BYTES = 4096
 _LACKS = {"data_remaining_bytes", "memory_bps", "memory_iteration"}
 
 Points = dict[int, int]
+# A series' labels, and its samples: pairs of a time in s and a value, as numbers or as text.
+Series = tuple[dict[str, str], list[Any]]
 
 
 @dataclass(slots=True)
@@ -68,8 +75,10 @@ class _Times:
 
 
 def matches(head: bytes) -> bool:
-    """An answer of Prometheus' HTTP API."""
-    return head.lstrip()[:1] == b"{" and b'"resultType"' in head[:4096]
+    """An answer of Prometheus' HTTP API, or a metric of a migration as /metrics says it."""
+    if head.lstrip()[:1] == b"{":
+        return b'"resultType"' in head[:4096]
+    return re.search(rb"^kubevirt_(?:vmi_migration|migrate_vmi)_\w+\{", head, re.MULTILINE) is not None
 
 
 def read(lines: Iterator[Line], context: Context) -> Iterator[Imported]:
@@ -77,15 +86,54 @@ def read(lines: Iterator[Line], context: Context) -> Iterator[Imported]:
     guests: dict[tuple[str, str, str], _Guest] = {}
     times: dict[tuple[str, str], _Times] = {}
     for _, group in groupby(lines, key=lambda line: line.place):
-        for answer in _answers(b"\n".join(line.text for line in group), context.skipped):
-            for series in _series(answer, context.skipped):
-                _add(series, guests, times, context.skipped)
+        for series in _said(group, context.skipped):
+            _add(series, guests, times, context.skipped)
     for guest in guests.values():
         known = times.get((guest.namespace, guest.name), _Times())
         before_ms = 0
         for moments in _migrations(guest):
             yield _imported(guest, moments, known, before_ms, context)
             before_ms = moments[-1]
+
+
+def _said(lines: Iterator[Line], skipped: Counter[str]) -> Iterator[Series]:
+    """The series of a file, whichever of the two it is."""
+    first = next((line for line in lines if line.text.strip()), None)
+    if first is None:
+        return
+    if first.text.lstrip()[:1] != b"{":
+        yield from _scraped(chain([first], lines), skipped)
+        return
+    for answer in _answers(b"\n".join(line.text for line in chain([first], lines)), skipped):
+        yield from _series(answer, skipped)
+
+
+def _scraped(lines: Iterator[Line], skipped: Counter[str]) -> Iterator[Series]:
+    """What /metrics said, one time or many."""
+    found: dict[tuple[bytes, bytes], list[Any]] = {}
+    asked_s: float | None = None
+    for line in lines:
+        value = _TEXT.fullmatch(line.text)
+        if value is not None:
+            told_s = asked_s if value[4] is None else _told_s(float(value[4]))
+            if told_s is None:
+                skipped["metric without a time: none behind it, and no line with the date before it"] += 1
+            else:
+                found.setdefault((value[1], value[2]), []).append((told_s, value[3]))
+        # Names of metrics have underscores; dates have none.
+        elif b"_" not in line.text and (stamp := line_stamp(line.text.decode("utf-8", "replace"))) is not None:
+            asked_s = stamp.wall_ns / NS_PER_S
+        elif line.text.strip() and not line.text.startswith(b"#"):
+            skipped["foreign line"] += 1
+    for (name, labels), values in found.items():
+        pairs = {label: re.sub(r"\\.", lambda found: _ESCAPED.get(found[0], found[0]), told)
+                 for label, told in _LABEL.findall(labels.decode("utf-8", "replace"))}  # fmt: skip
+        yield pairs | {"__name__": name.decode()}, values
+
+
+def _told_s(number: float) -> float:
+    """Prometheus' own text has timestamps in ms, OpenMetrics in s."""
+    return number / 1000 if number > 1e11 else number
 
 
 def _answers(text: bytes, skipped: Counter[str]) -> Iterator[dict[str, Any]]:
@@ -104,7 +152,7 @@ def _answers(text: bytes, skipped: Counter[str]) -> Iterator[dict[str, Any]]:
             yield document
 
 
-def _series(answer: Mapping[str, Any], skipped: Counter[str]) -> Iterator[tuple[dict[str, str], list[Any]]]:
+def _series(answer: Mapping[str, Any], skipped: Counter[str]) -> Iterator[Series]:
     data = answer.get("data")
     result = data.get("result") if isinstance(data, dict) else None
     if not isinstance(result, list):
@@ -120,7 +168,7 @@ def _series(answer: Mapping[str, Any], skipped: Counter[str]) -> Iterator[tuple[
 
 
 def _add(
-    series: tuple[dict[str, str], list[Any]], guests: dict[tuple[str, str, str], _Guest],
+    series: Series, guests: dict[tuple[str, str, str], _Guest],
     times: dict[tuple[str, str], _Times], skipped: Counter[str],
 ) -> None:  # fmt: skip
     labels, values = series
@@ -261,19 +309,22 @@ def _meta(
     return TraceMeta(
         provenance="imported",
         origin=ORIGIN,
-        domain=Domain(
-            name=f"{guest.namespace}_{guest.name}" if guest.namespace else guest.name,
-            uuid=facts.uuid, memory_bytes=facts.memory_bytes, vcpus=facts.vcpus, has_vfio=facts.has_vfio,
-        ),
+        domain=facts.domain(guest.namespace, guest.name),
         migration=Migration(started_wall_ns=None if start_s is None else start_s * NS_PER_S),
         cadence=Cadence(
             recorder="KubeVirt's virt-handler", interval_ms=interval_ms, iteration_events=False, read_only=True,
             lacks=tuple(sorted(_LACKS - known)),
-            start_uncertain_ms=interval_ms if start_s is None else 1000.0,
+            start_uncertain_ms=max(interval_ms, _before_ms(rows)) if start_s is None else 1000.0,
         ),
         end=end,
         notes={"node": guest.node} if guest.node else {},
     )  # fmt: skip
+
+
+def _before_ms(rows: Sequence[Row]) -> float:
+    """For how long it had run when it was first looked at, by what it had sent and how fast it sent."""
+    sent_bytes, bps = ((rows[0].get(name) if rows else None) for name in ("data_processed_bytes", "memory_bps"))
+    return sent_bytes / bps * 1000 if sent_bytes and bps else 0.0
 
 
 def _end(known: _Times, kept: list[int], start_s: int | None) -> End:

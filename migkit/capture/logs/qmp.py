@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from migkit.capture.logs.answers import Answer, Happening, Jobs, Source
+from migkit.capture.logs.answers import Answer, Happening, Jobs, Source, read_with
 from migkit.capture.logs.base import Context, Imported, Line
 from migkit.capture.logs.stamps import Stamp, iso_stamp, line_stamp
 from migkit.capture.source import EVENT_SUSPENDED, SUSPENDED_POSTCOPY, SUSPENDED_POSTCOPY_FAILED
@@ -71,10 +71,7 @@ def matches(head: bytes) -> bool:
 
 def read(lines: Iterator[Line], context: Context) -> Iterator[Imported]:
     """The migrations of all files; each monitor's answers are kept apart where lines tell it, else each file's."""
-    reader = _Reader(context)
-    for order, line in enumerate(lines):
-        yield from reader.add(order, line.place, line.text.decode("utf-8", "replace"))
-    yield from reader.end()
+    return read_with(_Reader(context), lines)
 
 
 class _Reader:

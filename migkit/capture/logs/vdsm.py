@@ -15,7 +15,7 @@ from typing import Any
 from migkit.capture.logs import monitor_log
 from migkit.capture.logs.base import LONGEST_MS, Context, Imported, Line, Row
 from migkit.capture.logs.clock import Tick
-from migkit.capture.logs.monitor_log import About, Deed, Entry, Job, Jobs, Sample
+from migkit.capture.logs.monitor_log import About, Entry, Job, Jobs, Sample
 from migkit.capture.logs.stamps import iso_stamp
 from migkit.meta import End, Migration
 from migkit.schema import JOB_UNBOUNDED
@@ -46,14 +46,11 @@ _NOTED = re.compile(
     r"Migration stalling: |Migration is stuck|Stalling for \d|Post-copy migration still in progress|"
     r"Migration entered post-copy mode|The migration took "
 )
-_DEEDS = tuple(
-    (re.compile(pattern, re.ASCII), action, state)
-    for pattern, action, state in (
-        (r"[Ss]etting (?:migration )?downtime to (?P<ms>\d{1,9})$", "set_max_downtime", "done"),
-        (r"Switching to post-copy migration", "start_post_copy", "done"),
-        (r"Failed to switch to post-copy migration", "start_post_copy", "failed"),
-        (r"Aborting migration$", "abort", "done"),
-    )
+_DEEDS = monitor_log.rules(
+    (r"[Ss]etting (?:migration )?downtime to (?P<ms>\d{1,9})$", "set_max_downtime", "done"),
+    (r"Switching to post-copy migration", "start_post_copy", "done"),
+    (r"Failed to switch to post-copy migration", "start_post_copy", "failed"),
+    (r"Aborting migration$", "abort", "done"),
 )
 _ASKED = re.compile(r"Migrating to \S+ with params (\{.*\}) and flags (\d{1,9})$", re.ASCII)
 _LACKS = ("downtime_ms",)
@@ -102,7 +99,7 @@ def _see(entry: Entry, is_error: bool, jobs: Jobs, context: Context) -> Iterator
         yield from jobs.close(guest)
     elif asked := _ASKED.match(message):
         jobs.of(guest).facts |= _asked(asked)
-    elif deed := _deed(message):
+    elif deed := monitor_log.deed_of(message, _DEEDS):
         jobs.of(guest).deeds.append((entry, deed))
     elif is_error:
         jobs.of(guest).facts["error_text"] = message[:1000]
@@ -131,15 +128,6 @@ def _sample(entry: Entry) -> Sample | None:
     }  # fmt: skip
     row |= {f"data_{what}_bytes": said[what] * MIB for what in ("total", "processed", "remaining")}
     return Sample(entry, elapsed_ms, row, resolution_bps=bps, whole_seconds="." not in match["s"])
-
-
-def _deed(message: str) -> Deed | None:
-    for pattern, action, state in _DEEDS:
-        match = pattern.match(message)
-        if match is not None:
-            ms = match.groupdict().get("ms")
-            return Deed(action, int(ms) if ms else None, state)
-    return None
 
 
 def _asked(match: re.Match[str]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from migkit.capture.logs.answers import Answer, Jobs, Source
+from migkit.capture.logs.answers import Answer, Jobs, Source, read_with
 from migkit.capture.logs.base import Context, Imported, Line
 from migkit.capture.logs.stamps import Stamp, line_stamp
 from migkit.schema import BY_KEY, JOB_COMPLETED, JOB_UNBOUNDED, OPERATION_MIGRATION_OUT
@@ -77,10 +77,7 @@ class _Block:
 
 def read(lines: Iterator[Line], context: Context) -> Iterator[Imported]:
     """The migrations of all files, one after the other."""
-    reader = _Reader(context)
-    for order, line in enumerate(lines):
-        yield from reader.add(order, line.place, line.text.decode("utf-8", "replace"))
-    yield from reader.end()
+    return read_with(_Reader(context), lines)
 
 
 class _Reader:

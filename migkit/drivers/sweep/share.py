@@ -24,7 +24,6 @@ from migkit.policies.base import Options
 from migkit.policies.versions import Policy
 from migkit.trace import Trace
 
-
 # Options that are 0 or off where their rule is not used.
 _RULES = ("completion_timeout_per_gib", "progress_timeout", "downtime_tuning")
 

@@ -124,3 +124,22 @@ def prometheus(trace: mk.Trace, **labels: str) -> dict:
     start = [[START_NS / 1e9 + 1, str(START_NS // 1_000_000_000)]]
     result.append({"metric": {"__name__": "kubevirt_vmi_migration_start_time_seconds", **known}, "values": start})
     return {"status": "success", "data": {"resultType": "matrix", "result": result}}
+
+
+def scrapes(answer: dict, *, stamped: bool) -> list[str]:
+    """The same as text of /metrics, a scrape at every sample: with timestamps of its own and the last ten samples over
+    again, as virt-handler gives them, or with a line of `date` before each."""
+    lines: list[str] = []
+    moments = sorted({pair[0] for one in answer["data"]["result"] for pair in one["values"]})
+    for number, now in enumerate(moments):
+        if not stamped:
+            lines.append(datetime.datetime.fromtimestamp(now, datetime.UTC).isoformat(timespec="milliseconds"))
+        lines += ["# TYPE go_goroutines gauge", "go_goroutines 51"]
+        shown = moments[max(number - 9, 0) : number + 1] if stamped else [now]
+        for one in answer["data"]["result"]:
+            labels = ",".join(f'{key}="{value}"' for key, value in one["metric"].items() if key != "__name__")
+            for moment, value in one["values"]:
+                if moment in shown:
+                    behind = f" {round(moment * 1000)}" if stamped else ""
+                    lines.append(f"{one['metric']['__name__']}{{{labels}}} {float(value)!r}{behind}")
+    return lines

@@ -83,6 +83,20 @@ def test_lines_of_public_issues_are_read_and_tell_of_no_migration(bundled, tmp_p
     assert importer.skipped == {"foreign line": 2}  # two of the four are about a migration's end
 
 
+def test_a_migration_of_three_hours_on_a_public_page_is_read():
+    """Real statistics, with the guest masked and the times taken off."""
+    [trace] = mk.read_log(HERE / "nova" / "three-hours-of-a-public-page.log")
+    polls = trace.samples[trace.active]
+    assert polls["time_elapsed_ms"].tolist() == [60_000, 12_180_000]
+    assert polls["memory_processed_bytes"].tolist() == [7190652899, 1463919506985]
+    assert polls["memory_remaining_bytes"].tolist() == [9001529344, 831111168]
+    assert set(polls["memory_total_bytes"]) == {17184923648}
+    assert trace.samples["argument"].dropna().tolist() == [50]
+    assert trace.meta.domain.uuid == "abcdefgh-1ba4-4403-bf72-a86907034a14"
+    assert [text for _, text in trace.meta.notes["monitor_lines"]] == ["Live migration not completed after 12800 sec"]
+    assert mk.answers(trace, mk.policy("kubevirt-1.8")).level == "no"
+
+
 @pytest.mark.parametrize(
     ("lines", "expected"),
     [

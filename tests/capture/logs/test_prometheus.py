@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import migkit as mk
+from migkit.capture.logs.formats import Importer
 from tests.capture.logs import rendering
 
 MEMORY, DISK = (f"kubevirt_vmi_migration_{what}_transfer_rate_bytes" for what in ("memory", "disk"))
@@ -222,3 +223,54 @@ def test_the_values_of_kubevirts_own_test_are_read_by_their_names(tmp_path):
     columns = ("data_total_bytes", "data_remaining_bytes", "data_processed_bytes", "memory_bps")
     assert [first[name] for name in columns] == [3, 1, 2, 4]
     assert trace.meta.domain.name == "default_test-vmi-1"
+
+
+@pytest.mark.parametrize("stamped", [True, False])
+def test_what_metrics_itself_said_is_as_good_as_prometheus_answer(stamped, answer, tmp_path):
+    [asked] = imported(answer, tmp_path)
+    path = tmp_path / "scrapes.txt"
+    path.write_text("\n".join(rendering.scrapes(answer, stamped=stamped)) + "\n")
+    [trace] = mk.read_log(path)
+    assert trace.samples.equals(asked.samples)
+    assert trace.meta.end == asked.meta.end
+    skipped = trace.meta.notes.get("skipped_lines", {})
+    assert skipped == asked.meta.notes.get("skipped_lines", {})
+
+
+def test_a_real_scrape_tells_of_two_guests():
+    """harvester/harvester pkg/controller/master/migration/vmim_metrics_controller_test.go at a3b6d3c2d3; the line with
+    the date is ours."""
+    one, two = mk.read_log(Path(__file__).parent / "prometheus" / "two-guests-of-a-scrape.txt")
+    columns = ["data_processed_bytes", "data_remaining_bytes", "memory_bps", "memory_dirty_rate_pages_per_s"]
+    assert one.samples[columns].to_numpy().tolist() == [[339098348, 764030976, 1067220, 0]]
+    assert two.samples[columns].to_numpy().tolist() == [[328214507, 783855616, 1067220, 0]]
+    assert [trace.meta.domain.name for trace in (one, two)] == ["default_test", "default_test2"]
+    assert any("under the disk's name" in words for words in one.meta.notes["said"])
+    # It had sent 339 MB at 1.07 MB/s: nobody saw the first five minutes.
+    assert one.meta.cadence.start_uncertain_ms == pytest.approx(317_739, abs=1)
+
+
+def test_a_scrape_without_any_time_is_left_out(tmp_path):
+    path = tmp_path / "scrape.txt"
+    path.write_text('kubevirt_vmi_migration_data_remaining_bytes{name="web1",namespace="prod"} 7.64030976e+08\n')
+    skipped = Importer([path])
+    assert list(skipped.imported()) == []
+    assert [*skipped.skipped] == ["metric without a time: none behind it, and no line with the date before it"]
+
+
+def test_labels_of_a_scrape_may_hold_what_marks_their_end(tmp_path):
+    path = tmp_path / "scrape.txt"
+    labels = r'a="x\"} 5 {",b="c\\",name="web1"'
+    path.write_text(f"kubevirt_vmi_migration_data_remaining_bytes{{{labels}}} 7 1755858894000\n")
+    [trace] = mk.read_log(path)
+    assert (trace.meta.domain.name, int(trace.samples["data_remaining_bytes"][0])) == ("web1", 7)
+
+
+@given(place=st.floats(0, 1), noise=st.text(max_size=12), length=st.integers(0, 40))
+def test_a_mutated_scrape_never_breaks_the_reader(place, noise, length, tmp_path_factory):
+    text = (Path(__file__).parent / "prometheus" / "two-guests-of-a-scrape.txt").read_text()
+    at = int(place * len(text))
+    path = tmp_path_factory.mktemp("mutated") / "x.txt"
+    path.write_text(text[:at] + noise + text[at + length :])
+    for trace in mk.import_logs(path):
+        assert mk.load(trace.save(path.with_suffix(".parquet"), force=True)).samples.equals(trace.samples)

@@ -149,6 +149,7 @@ def test_a_cut_line_is_left_out_and_counted(bundled, tmp_path):
 def test_traces_answer_what_their_log_can_tell(bundled, tmp_path):
     """Deadlines need the clock only; stall detection needs events that no line has."""
     [trace], _ = imported(rendering.vdsm(bundled["long-hot-set"]), tmp_path)
-    assert mk.answers(trace, mk.policy("kubevirt-1.8")).level in ("exact", "approximate")
+    assert mk.answers(trace, mk.policy("kubevirt-1.8")).level == "no", "nobody says how large the guest is"
+    assert mk.answers(trace, mk.policy("kubevirt-1.8"), size_known=True).level in ("exact", "approximate")
     assert mk.answers(trace, mk.policy("kubevirt-1.8", progress_timeout=0), size_known=True).level == "exact"
     assert mk.answers(trace, mk.policy("kubevirt-1.9-stall")).level == "no"
