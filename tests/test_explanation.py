@@ -47,17 +47,35 @@ def why(trace: mk.Trace) -> Explanation:
 # Against what the lab knows.
 
 
-def test_nine_of_ten_verdicts_hold_the_cause_and_none_is_wrong(judged):
-    kinds = judged["limited by"].value_counts()
-    assert kinds.get("wrong", 0) == 0
-    assert (kinds["right"] + kinds["open"]) / len(judged) >= 0.9
-    assert kinds["right"] / len(judged) >= 0.7
+def test_nine_of_ten_verdicts_are_right_and_none_is_wrong(judged):
+    counted = verdicts.counts(judged).loc["limited by"]
+    assert counted["wrong"] == 0
+    assert counted["right_share"] >= 0.9
+    assert counted["alone"] >= 0.7
+    assert counted["holds_the_cause"] >= 0.95
+
+
+def test_only_what_looks_alike_to_the_source_shares_a_name():
+    assert verdicts.kind("network", ("destination", "network")) == "right"
+    assert verdicts.kind("network", ("destination", "network", "dirty rate")) == "open"
+    assert verdicts.kind("dirty rate", ("dirty rate", "bandwidth")) == "open"
+    assert verdicts.kind("network", ("destination",)) == "wrong"
+    assert verdicts.kind("network", ()) == "silent"
 
 
 def test_convergence_is_never_told_wrong(judged):
     kinds = judged["convergence"].value_counts()
     assert kinds.get("wrong", 0) == 0
-    assert kinds["right"] / len(judged) >= 0.8
+    assert kinds["right"] / len(judged) >= 0.85
+
+
+@pytest.mark.parametrize("share", [0.5, 0.8])
+def test_what_would_have_completed_is_not_said_to_stand_still_when_it_was_cancelled(known, share):
+    """But for a guest whose load ends later, which no trace can foresee."""
+    for trace in known:
+        if trace.meta.lab.truth["converges"] and trace.name != "long-phase-ends":
+            cancelled = verdicts.cut(trace, share).replace_meta(end=End(outcome="cancelled"), lab=None)
+            assert why(cancelled).converges != "no", trace.name
 
 
 def test_an_open_verdict_leaves_two_candidates_not_the_whole_list(judged):
@@ -351,6 +369,17 @@ def test_a_fall_that_slows_is_followed_to_where_it_rests(rest: int, first: int, 
     seen = trend(course(flow(limits=[0] * 6, dirtied=peaks, step_ms=1000, pages_a_step=5000)))
     assert seen is not None
     assert seen.rests_at_bytes == pytest.approx(rest * PAGE, abs=10 * PAGE)
+
+
+def test_a_limit_that_was_raised_does_not_make_a_standstill_converge(bundled):
+    """Its passes stayed above what the first limit lets through; the third one nearly let them."""
+    found = why(bundled["long-downtime-steps"])
+    assert (found.limited_by, found.converges) == (("downtime limit",), "no")
+
+
+@pytest.mark.parametrize("name", ["long-drop-nonconverging", "long-drop-nonconverging-2"])
+def test_passes_that_come_back_to_their_level_after_a_fault_do_not_converge(name, bundled):
+    assert why(bundled[name]).verdict.because_converges == "its passes were coming to rest above the downtime limit"
 
 
 def test_a_fall_that_does_not_slow_has_no_rest():

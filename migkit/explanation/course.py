@@ -41,7 +41,8 @@ class Course:
     `ram_s` and `until_s` bound the pre-copy of the memory; `end_s` is when the job was over or last seen. `tail` has
     all passes of the pre-copy, `passes` the closed ones up to a help that changed it, with `sent_pages_bytes` (pages
     sent, whatever they weighed) and `clean` (outside all windows). `first_pass_s` is (latest moment it was seen,
-    earliest at which the next one was), None while it lasts.
+    earliest at which the next one was), None while it lasts. `downtime_limit_ms` held last, `first_limit_ms` before
+    anybody raised it.
     """
 
     trace: Trace
@@ -54,6 +55,7 @@ class Course:
     first_pass_s: tuple[float, float] | None
     helps: tuple[Help, ...]
     downtime_limit_ms: float
+    first_limit_ms: float
     throttle: Floats = field(repr=False)
 
     @property
@@ -97,6 +99,9 @@ def course(trace: Trace) -> Course:
         first_pass_s=_first_pass_s(trace, until_s),
         helps=helps,
         downtime_limit_ms=_downtime_limit_ms(trace, _helped_s(helps)),
+        first_limit_ms=_downtime_limit_ms(
+            trace, min((h.t_s for h in helps if h.kind == "downtime limit"), default=end_s)
+        ),
         throttle=trace.column("auto_converge_throttle_percent")[trace.active],
     )
 

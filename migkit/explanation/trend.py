@@ -25,8 +25,12 @@ _SAMPLES_A_PASS = 3
 _MANY_PASSES = 12
 # A change of the level smaller than this, over the passes looked at, is none.
 _FLAT_RATIO = 0.05
-# A fall that shrinks at least so much from pass to pass, twice in a row, and is small by now, comes to rest.
-_SHRINKING_RATIO, _SMALL_FALL_RATIO = 0.7, 0.05
+# A fall that shrinks at least so much from pass to pass, and is small by now, comes to rest: where each of the last
+# peaks makes the next one along a line, as well as this.
+_SHRINKING_RATIO, _SMALL_FALL_RATIO = 0.8, 0.05
+_FEWEST_PEAKS, _MOST_PEAKS, _ON_A_LINE_R2 = 4, 8, 0.97
+# It is not followed further down than this share of what has been seen.
+_FOLLOWED_RATIO = 0.15
 # A level is reached by the first peak from which on nearly all stay within this of it.
 _SETTLED_RATIO, _NEARLY_ALL_RATIO = 0.25, 0.8
 # Rates of shorter passes are mostly noise of the sampling.
@@ -80,6 +84,7 @@ def trend(course: Course) -> Trend | None:
         return None
     resolved = float(recent["samples"].median()) >= _SAMPLES_A_PASS and _complete(recent)
     starts, peaks = recent["start_s"].to_numpy(float), recent["remaining_start_bytes"].to_numpy(float)
+    number = recent["iteration"].to_numpy(np.int64)
     traced = resolved or len(recent) >= _MANY_PASSES
     slope, low, high = _slope(starts, peaks) if traced else (np.nan, np.nan, np.nan)
     level = float(np.median(peaks)) if resolved else None
@@ -96,7 +101,9 @@ def trend(course: Course) -> Trend | None:
         slope_high_bps=high,
         direction=_direction(starts, peaks, slope, low, high) if traced else None,
         settled_s=None if level is None else _settled_s(used, level),
-        rests_at_bytes=_rests_at(peaks[-4:], 2 * course.downtime_limit_ms / 1000 * sent / span_s) if resolved else None,
+        rests_at_bytes=_rests_at(number, peaks, 2 * course.downtime_limit_ms / 1000 * sent / span_s)
+        if resolved
+        else None,
         dirty_ratio=new / sent,
         dirty_bps=new / span_s,
         least_dirty_bps=float(np.max(rates, initial=new / span_s)),
@@ -153,15 +160,24 @@ def since_s(passes: pd.DataFrame, holds: npt.NDArray[np.bool_]) -> float | None:
     return float(passes["start_s"].iloc[found[0]]) if len(found) else None
 
 
-def _rests_at(peaks: Floats, fits_bytes: float) -> float | None:
-    """The limit of a fall that slows geometrically (Aitken's delta-squared), from the last four peaks."""
-    falls = -np.diff(peaks)
-    if len(falls) < 3 or (falls <= 0).any() or (falls[1:] > _SHRINKING_RATIO * falls[:-1]).any():
+def _rests_at(number: npt.NDArray[np.int64], peaks: Floats, fits_bytes: float) -> float | None:
+    """The limit of a fall that slows: what is left at the start of a pass decides what is dirtied in it, and so what is
+    left at the next; where the line through these pairs meets the diagonal, nothing changes any more."""
+    gaps = np.flatnonzero(np.diff(number) != 1)
+    last = peaks[gaps[-1] + 1 if len(gaps) else 0 :][-_MOST_PEAKS:]
+    if len(last) < _FEWEST_PEAKS or last[-2] - last[-1] > _SMALL_FALL_RATIO * last[-1]:
         return None
-    if falls[-1] > _SMALL_FALL_RATIO * peaks[-1]:
+    before, after = last[:-1] - last[-1], last[1:] - last[-1]
+    spread = float(((before - before.mean()) ** 2).sum() * ((after - after.mean()) ** 2).sum())
+    common = float(((before - before.mean()) * (after - after.mean())).sum())
+    if spread <= 0 or common <= 0 or common**2 < _ON_A_LINE_R2 * spread:
         return None
-    rests = float(peaks[-1] - falls[-1] ** 2 / (falls[-2] - falls[-1]))
-    return rests if rests > fits_bytes else None
+    shrinks = common / float(((before - before.mean()) ** 2).sum())
+    if shrinks > _SHRINKING_RATIO:
+        return None
+    rests = float(last[-1] + (after.mean() - shrinks * before.mean()) / (1 - shrinks))
+    followed = abs(rests - last[-1]) <= _FOLLOWED_RATIO * (last[0] - last[-1])
+    return rests if followed and rests > fits_bytes else None
 
 
 def _pause_s(course: Course, recent: pd.DataFrame, level: float | None, flow_bps: float) -> tuple[float, float, float]:

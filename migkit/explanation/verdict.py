@@ -264,9 +264,10 @@ def _converges(course: Course, trend: Trend | None) -> tuple[str, str]:
 
 
 def _settled(course: Course, trend: Trend) -> bool:
-    """Whether the level has held for a good part of the time, well above what the downtime limit lets through."""
+    """Whether the level has held for a good part of the time, well above what the downtime limit would let through had
+    nobody raised it: a lower limit makes longer passes, and a higher level."""
     lasted_s = 0.0 if trend.settled_s is None else trend.until_s - trend.settled_s
-    above = trend.pause_s > _WELL_ABOVE_RATIO * course.downtime_limit_ms / 1000
+    above = trend.pause_s > _WELL_ABOVE_RATIO * course.first_limit_ms / 1000
     return above and lasted_s >= _LEVEL_RATIO * course.ram_duration_s
 
 
