@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import signal
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,7 +76,9 @@ def run(arguments: argparse.Namespace) -> int:
         _check_output(arguments.output, force=arguments.force)
     if arguments.rows < 1:
         raise UsageError(f"--rows {arguments.rows}: must be at least 1")
-    found = swept(arguments)
+    policy, lists = planned(arguments)
+    with dask_executor(arguments.dask) as executor:
+        found = swept(arguments, policy, lists, executor)
     from migkit.stats import by_setting
 
     table = by_setting(found)
@@ -101,10 +104,16 @@ def _stopped(found: Sweep) -> int:
     return 128 + signal.SIGINT
 
 
-def swept(arguments: argparse.Namespace) -> Sweep:
-    """Runs the sweep that the options ask for."""
+def planned(arguments: argparse.Namespace) -> tuple[Policy, dict[str, Any]]:
+    """The policy that the options name, and the values to try."""
     policy = _policy(arguments)
-    lists = parse_lists(arguments.vary) or _default_lists(policy)
+    return policy, parse_lists(arguments.vary) or _default_lists(policy)
+
+
+def swept(
+    arguments: argparse.Namespace, policy: Policy, lists: dict[str, Any], executor: Executor | None = None
+) -> Sweep:
+    """Runs the sweep that the options ask for."""
     from migkit.dataset import open_dataset
     from migkit.drivers.sweep import sweep
 
@@ -113,7 +122,7 @@ def swept(arguments: argparse.Namespace) -> Sweep:
     return sweep(
         source, policy, sample=arguments.sample, seed=arguments.seed, data_size_gb=arguments.data_size_gb,
         inexact=arguments.inexact, skip_bad=arguments.skip_bad, large=arguments.yes,
-        executor=dask_executor(arguments.dask), progress=True, **lists,
+        executor=executor, progress=True, **lists,
     )  # fmt: skip
 
 
@@ -157,20 +166,24 @@ def _span(text: str, values: str) -> list[int]:
     return list(range(first, last + 1, step[0] if step else 1))
 
 
-def dask_executor(address: str | None) -> Executor | None:
-    """A Dask cluster as an executor. Raises MigkitError when it is not installed or does not answer."""
+@contextlib.contextmanager
+def dask_executor(address: str | None) -> Iterator[Executor | None]:
+    """A Dask cluster as an executor while the block runs. Raises MigkitError when it is not installed or does not
+    answer."""
     if address is None:
-        return None
+        yield None
+        return
     try:
         from dask.distributed import Client
     except ImportError:
         raise MigkitError("--dask needs Dask: pip install 'migkit[dask]'") from None
+    connect: Any = Client
     try:
-        client: Any = Client
-        executor: Executor = client(address, timeout="10s").get_executor(pure=False)
+        client = connect(address, timeout="10s")
     except (OSError, ValueError) as error:
         raise MigkitError(f"--dask {address}: no scheduler answers there ({error})") from None
-    return executor
+    with client:
+        yield client.get_executor(pure=False)
 
 
 def told(found: Sweep) -> str:
@@ -213,6 +226,11 @@ def _check_output(path: Path, *, force: bool) -> None:
     """Before the work: raises for a name or place that cannot be written."""
     if path.suffix not in (".parquet", ".csv"):
         raise UsageError(f"{path}: name it .parquet or .csv")
+    check_place(path, force=force)
+
+
+def check_place(path: Path, *, force: bool) -> None:
+    """Raises MigkitError for a file that exists, or whose folder does not."""
     if path.exists() and not force:
         raise MigkitError(f"{path}: exists already; choose another name or pass --force")
     if not path.absolute().parent.is_dir():

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from migkit.cli.policies import origins_told
-from migkit.cli.sweep import add_options, dask_executor, render_settings, swept, told
+from migkit.cli.sweep import add_options, check_place, dask_executor, planned, render_settings, swept, told
 from migkit.errors import MigkitError, UsageError
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from migkit.policies import Policy
     from migkit.tuning import Tuned
 
 
@@ -37,20 +39,22 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Sweeps, chooses, shows the price, writes the YAML."""
-    if arguments.output and arguments.output.exists() and not arguments.force:
-        raise MigkitError(f"{arguments.output}: exists already; choose another name or pass --force")
     if arguments.seed < 0:
         raise UsageError(f"--seed {arguments.seed}: must be 0 or more")
+    policy, lists = planned(arguments)
+    _check_outputs(arguments, policy, lists)
     from migkit.tuning import parse, tune
 
     parse(arguments.objective)
-    found = swept(arguments)
-    if not found.complete:
-        raise KeyboardInterrupt
-    print(origins_told(arguments), end="")
-    print(told(found))
-    best = tune(found, objective=arguments.objective, anyway=arguments.anyway, seed=arguments.seed,
-                executor=dask_executor(arguments.dask))  # fmt: skip
+    with dask_executor(arguments.dask) as executor:
+        found = swept(arguments, policy, lists, executor)
+        if not found.complete:
+            raise KeyboardInterrupt
+        print(origins_told(arguments), end="")
+        print(told(found))
+        best = tune(
+            found, objective=arguments.objective, anyway=arguments.anyway, seed=arguments.seed, executor=executor
+        )
     print(summary(best))
     text = best.manifest(kind=arguments.kind, name=arguments.name)
     if arguments.output:
@@ -61,6 +65,23 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.pictures:
         _draw(best, arguments.pictures, force=arguments.force)
     return 0
+
+
+def _check_outputs(arguments: argparse.Namespace, policy: Policy, lists: Mapping[str, Any]) -> None:
+    """Before the work: raises for what could not be written after it."""
+    from migkit.drivers.sweep.settings import expand
+    from migkit.manifest import manifest
+
+    (any_of_them, *_) = expand(policy, {name: list(values)[:1] for name, values in lists.items()}).policies
+    manifest(any_of_them, kind=arguments.kind, name=arguments.name)
+    if arguments.output:
+        check_place(arguments.output, force=arguments.force)
+    folder = arguments.pictures
+    if folder and folder.exists() and not folder.is_dir():
+        raise MigkitError(f"{folder}: is no folder")
+    drawn = sorted(folder.glob("*.png")) if folder and not arguments.force else []
+    if drawn:
+        raise MigkitError(f"{drawn[0]}: exists already; choose another folder or pass --force")
 
 
 def summary(best: Tuned) -> str:
@@ -74,7 +95,7 @@ def summary(best: Tuned) -> str:
         f"Recommended: {chosen}\n",
         "The best five of the sweep" if len(best.table) > 5 else "The settings in their order",
         render_settings(top, names),
-        "\nBeside what else one could run",
+        "\nBeside what else one could run (medians are those of the migrations on which a setting acts)",
         render_settings(best.baselines, [], extra={"label": "setting"}),
         "\n95 % bootstrap intervals of the objective's figures",
         _intervals(best),

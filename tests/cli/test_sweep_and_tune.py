@@ -84,6 +84,29 @@ def test_what_cannot_be_is_one_line(words, says, code, capsys):
     assert "Traceback" not in err
 
 
+@pytest.mark.parametrize(
+    ("words", "says", "code"),
+    [
+        (["--kind", "HyperConverged"], "a HyperConverged has no experimental.stallDetector", 2),
+        (["--name", "No Name"], "Kubernetes wants lower-case letters", 2),
+        (["-o", "nowhere/policy.yaml"], "its folder does not exist", 1),
+        (["-o", "taken.yaml"], "taken.yaml: exists already", 1),
+        (["--pictures", "taken.yaml"], "is no folder", 1),
+        (["--pictures", "drawn"], "pareto.png: exists already", 1),
+        (["--objective", "minimise sped"], "unknown figure 'sped'", 2),
+        (["--vary", "stall_margin=101"], "must be 0 to 100", 2),
+    ],
+)  # fmt: skip
+def test_what_could_not_be_written_is_told_before_the_work(words, says, code, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("taken.yaml").touch()
+    Path("drawn").mkdir()
+    Path("drawn/pareto.png").touch()
+    monkeypatch.setattr(run, "sweep_share", lambda *_: pytest.fail("it swept"))
+    assert main(["tune", TRACES, *STALL, *VARY[2:], *words]) == code
+    assert says in capsys.readouterr().err
+
+
 def test_too_few_traces_are_refused_and_taken_only_anyway(tmp_path, capsys):
     migration([500, *[100] * 30], name="one", outcome="cancelled", action="abort").save(tmp_path / "one.parquet")
     words = ["tune", str(tmp_path), *STALL, "--vary", "stall_margin=2,4"]
