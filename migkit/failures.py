@@ -41,6 +41,8 @@ _EVIDENCE: Final = {
     "the guest runs on the source": SOURCE, "the guest is paused on the source": PAUSED,
     "the guest stopped on the source": STOPPED,
 }  # fmt: skip
+# Of libvirt's words for it, those that never change.
+CANCELLED: Final = "canceled by client"
 _LOOK: Final = "look into libvirt's log and the guest's QEMU log on both hosts at that moment"
 
 
@@ -76,12 +78,14 @@ def readable(code: int | None, text: str, *, outcome: str = "failed", phase: str
 
     Parameters: libvirt's `code` and `text`; `outcome` as a trace has it (`schema.OUTCOMES`); `phase`, `post-copy` once
     the guest has been switched over: then it is whole on neither side. An unknown text is said to be so, and tells
-    nothing of where the guest is.
+    nothing of where the guest is; one that was cancelled is, whatever else the text tells of its end.
 
     >>> readable(9, "operation failed: job 'migration in' failed in post-copy phase").what
     'post-copy failed'
     """
-    rule = next((rule for rule in rules() if rule.fits(code, text)), None)
+    # QEMU may meet the cut connection before it has cancelled, and then words that as its end.
+    meant = CANCELLED if outcome == "cancelled" else text
+    rule = next((rule for rule in rules() if rule.fits(None if meant != text else code, meant)), None)
     rule = rule or next((rule for rule in rules() if rule.by_code and rule.code == code), None)
     spread = outcome == "postcopy-failed" or (phase == "post-copy" and outcome != "completed")
     where = NOWHERE if spread else _BY_OUTCOME.get(outcome, UNKNOWN)

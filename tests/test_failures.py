@@ -189,6 +189,18 @@ def test_where_the_guest_is_follows_from_outcome_and_phase(outcome, phase, where
     assert readable(1, text, outcome=outcome, phase=phase).where_guest_runs == where
 
 
+@pytest.mark.parametrize("code", [1, None])
+def test_a_cancelled_migration_is_called_so_whatever_a_qemu_says_as_it_ends(code):
+    """As libvirt 9.0 told it: the destination met the cut stream before the source had cancelled."""
+    text = (
+        "internal error: qemu unexpectedly closed the monitor: 2026-11-25T04:08:40.890062Z qemu-system-x86_64: "
+        "check_section_footer: Read section footer failed: -5"
+    )
+    assert readable(code, text).what == "a QEMU ended by itself"
+    failure = readable(code, text, outcome="cancelled")
+    assert (failure.what, failure.original, failure.where_guest_runs) == ("cancelled", text, SOURCE)
+
+
 EXPECTED = {
     "block-volume-missing": ("the destination has no place for a disk", SOURCE),
     "block-volume-small": ("the destination's volume has another size than the source's", SOURCE),

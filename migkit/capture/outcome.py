@@ -5,10 +5,12 @@ Never judged by `remaining == 0`: a job that failed or was cancelled reads all z
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from migkit.capture import source as s
+from migkit.failures import CANCELLED
 from migkit.meta import End
 from migkit.schema import BY_KEY, JOB_CANCELLED, JOB_COMPLETED, JOB_FAILED, JOB_NONE, OPERATION_MIGRATION_OUT
 from migkit.units import NS_PER_S
@@ -24,7 +26,6 @@ MIGRATE: Final = "migrate"
 _OTHER_STOPS: Final = {0: "shut down", 1: "destroyed", 2: "crashed", 4: "saved", 5: "failed", 6: "from a snapshot"}
 _KEYS: Final = {column.name: key for key, column in BY_KEY.items()}
 _STRENGTH: Final = {"job": 4, "call": 3, "type": 2, "event": 2, "left": 1, "state": 1}
-_CANCELLED: Final = "canceled by client"
 _IN_POST_COPY: Final = "failed in post-copy phase"
 
 
@@ -86,7 +87,7 @@ class Ending:
     def _see_call(self, row: Mapping[str, Any]) -> None:
         """The migrate call, where whoever records made it; other actions prove nothing, but that an abort was asked for
         tells a cancelled migration from a failed one: QEMU may meet the closed socket before it has cancelled."""
-        self._aborted |= row["action"] == "abort" and bool(row.get("succeeded"))
+        self._aborted |= _is_abort(row)
         if row["action"] != MIGRATE or row.get("succeeded") is None:
             return
         if row["succeeded"]:
@@ -95,7 +96,7 @@ class Ending:
         code, text = row["error_code"], row.get("error_text") or ""
         failed = "postcopy-failed" if _IN_POST_COPY in text else "failed"
         told = self.end is not None and self.end.outcome == "cancelled"
-        outcome = "cancelled" if told or _CANCELLED in text else failed
+        outcome = "cancelled" if told or CANCELLED in text else failed
         self._judge(row, "call", outcome, "the migrate call failed", text, code=code)
 
     def _see_lifecycle(self, row: Mapping[str, Any]) -> None:
@@ -158,13 +159,26 @@ class Ending:
         if self.end is None:
             self._since_ns = row["mono_ns"]
         self._strength = _STRENGTH[witness]
-        source = "event" if completed else ""
-        if outcome == "failed" and self._aborted:
-            outcome, evidence = "cancelled", f"{evidence}, after an abort"
-        self.end = End(
+        end = End(
             outcome=outcome, evidence=evidence, error_code=code, error_text=text, completed=completed,
-            completed_from=source,
+            completed_from="event" if completed else "",
         )  # fmt: skip
+        self.end = _cancelled(end) if self._aborted else end
+
+
+def after_abort(end: End, rows: Iterable[Mapping[str, Any]]) -> End:
+    """The verdict of a recorder that did not see what was asked of the migration, once those rows are known."""
+    return _cancelled(end) if any(map(_is_abort, rows)) else end
+
+
+def _is_abort(row: Mapping[str, Any]) -> bool:
+    return row.get("action") == "abort" and bool(row.get("succeeded"))
+
+
+def _cancelled(end: End) -> End:
+    if end.outcome != "failed":
+        return end
+    return dataclasses.replace(end, outcome="cancelled", evidence=f"{end.evidence}, after an abort", failure=None)
 
 
 def judge(rows: Iterable[Mapping[str, Any]]) -> End | None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from migkit.capture.outcome import after_abort
 from migkit.errors import MigkitError
 from migkit.failures import with_failure
 from migkit.lab import domain, guest, heartbeat
@@ -313,11 +314,13 @@ def _merge(trace: Trace, scenario: Scenario, lab: Lab, seen: _Observed) -> Trace
     )  # fmt: skip
     host = dataclasses.replace(meta.host, accelerator=lab.accelerator)
     known = trace.with_rows(seen.rows)
-    end = meta.end
+    end = after_abort(meta.end, seen.rows)
     if end.outcome != "completed" and not end.error_text:
         # Only the caller of the migration hears why it failed.
-        end = dataclasses.replace(end, error_code=seen.outcome.error_code, error_text=seen.outcome.error_text)
-        end = with_failure(dataclasses.replace(end, failure=None))
+        code, text = seen.outcome.error_code, seen.outcome.error_text
+        end = dataclasses.replace(end, error_code=code, error_text=text, failure=None)
+    if end.outcome != "completed":
+        end = with_failure(end)
     return known.replace_meta(migration=migration, host=host, heartbeat=seen.heartbeat, lab=about, end=end)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from migkit.capture import source as s
-from migkit.capture.outcome import SETTLE_NS, WITNESS_NS, Ending, judge
+from migkit.capture.outcome import SETTLE_NS, WITNESS_NS, Ending, after_abort, judge
 
 MS = 1_000_000
 ZEROS = {"data_remaining_bytes": 0, "memory_remaining_bytes": 0}
@@ -170,14 +170,26 @@ def test_the_event_has_the_numbers_whatever_the_call_has_said_before():
     assert (end.outcome, end.completed["downtime"]) == ("completed", 33)
 
 
-@pytest.mark.parametrize(
-    "last",
-    [
-        poll(300, 4, **ZEROS),
-        poll(300, 0, domain_state=s.RUNNING, domain_reason=1),
-        call(300, False, "Unable to write to socket: Broken pipe"),
-    ],
-)
+FAILED_AFTER = [
+    poll(300, 4, **ZEROS),
+    poll(300, 0, domain_state=s.RUNNING, domain_reason=1),
+    call(300, False, "Unable to write to socket: Broken pipe"),
+]
+
+
+@pytest.mark.parametrize("last", FAILED_AFTER)
+def test_a_recorder_that_did_not_see_the_abort_is_told_of_it(last):
+    """In the lab what is asked of the migration is known beside the recorder; a completed one stays completed."""
+    aborted, refused = call(200, True, action="abort"), call(200, False, "no", action="abort")
+    seen = judge([poll(100), last])
+    assert after_abort(seen, [aborted]).outcome == "cancelled"
+    assert after_abort(seen, [aborted]).evidence == f"{seen.evidence}, after an abort"
+    assert after_abort(seen, [refused]) == seen
+    completed = judge([poll(100), job(900), LEFT])
+    assert after_abort(completed, [aborted]) == completed
+
+
+@pytest.mark.parametrize("last", FAILED_AFTER)
 def test_what_fails_after_an_abort_was_cancelled(last):
     aborted = call(200, True, action="abort")
     refused = call(200, False, "cannot abort in post-copy", action="abort")

@@ -58,8 +58,7 @@ def assert_agrees(trace: mk.Trace, recorded: mk.Trace, *, own_clock: bool) -> No
         for column in COUNTERS:
             assert before[column] <= row[column] <= after[column], column
         if own_clock:
-            offsets.append((before["time_elapsed_ms"] - row["time_elapsed_ms"],
-                            after["time_elapsed_ms"] - row["time_elapsed_ms"]))  # fmt: skip
+            offsets.append([int(each["time_elapsed_ms"]) - int(row["time_elapsed_ms"]) for each in (before, after)])
         else:
             assert before["time_elapsed_ms"] <= row["time_elapsed_ms"] <= after["time_elapsed_ms"]
         if before["memory_iteration"] == after["memory_iteration"]:
