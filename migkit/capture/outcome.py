@@ -43,6 +43,7 @@ class Ending:
         self._since_ns = 0
         self._suspect_ns: int | None = None
         self._last_error: tuple[int, str] | None = None
+        self._cut: tuple[int | None, str] = (None, "")
         self._left = self._aborted = False
         self._quiet = False
 
@@ -88,7 +89,11 @@ class Ending:
         """The migrate call, where whoever records made it; other actions prove nothing, but that an abort was asked for
         tells a cancelled migration from a failed one: QEMU may meet the closed socket before it has cancelled."""
         self._aborted |= _is_abort(row)
-        if row["action"] != MIGRATE or row.get("succeeded") is None:
+        if row["action"] != MIGRATE:
+            return
+        if row.get("succeeded") is None:
+            # The connection broke under it: that is why whoever called never heard the end.
+            self._cut = row.get("error_code"), row.get("error_text") or ""
             return
         if row["succeeded"]:
             self._judge(row, "call", "completed", "the migrate call succeeded")
@@ -159,6 +164,8 @@ class Ending:
         if self.end is None:
             self._since_ns = row["mono_ns"]
         self._strength = _STRENGTH[witness]
+        if witness == "state" and outcome == "failed" and not text:
+            code, text = self._cut
         end = End(
             outcome=outcome, evidence=evidence, error_code=code, error_text=text, completed=completed,
             completed_from="event" if completed else "",

@@ -165,7 +165,7 @@ class Beside:
     @property
     def unanswered(self) -> bool:
         """Whether the migrate call made from here has not come back yet."""
-        return self._call is not None and self._threads[0].is_alive()
+        return any(thread.name == _MIGRATE_THREAD and thread.is_alive() for thread in self._threads)
 
     @property
     def starts_it(self) -> bool:

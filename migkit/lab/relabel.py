@@ -12,7 +12,7 @@ from migkit.trace import Trace
 
 
 def relabel(path: Path, scenarios: Mapping[str, Scenario]) -> dict[str, Any] | None:
-    """Gives the trace in `path` the truth of its scenario; samples and all other metadata stay.
+    """Gives the trace in `path` the truth and the description of its scenario; samples and all other metadata stay.
 
     Returns the new label, or None when nothing was to be changed: the label is the same, the trace is not of a lab, or
     its scenario is none of these. Raises MigkitError, naming the file, when it cannot be read or written.
@@ -20,7 +20,10 @@ def relabel(path: Path, scenarios: Mapping[str, Scenario]) -> dict[str, Any] | N
     trace = Trace.load(path)
     lab = trace.meta.lab
     known = scenarios.get(lab.scenario) if lab else None
-    if lab is None or known is None or known.truth is None or known.truth.label == lab.truth:
+    if lab is None or known is None or known.truth is None:
         return None
-    trace.replace_meta(lab=dataclasses.replace(lab, truth=known.truth.label)).save(path, force=True)
+    renewed = dataclasses.replace(lab, truth=known.truth.label, description=known.description)
+    if renewed == lab:
+        return None
+    trace.replace_meta(lab=renewed).save(path, force=True)
     return known.truth.label

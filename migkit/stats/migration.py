@@ -276,10 +276,10 @@ def downtimes(traces: Iterable[Trace]) -> pd.DataFrame:
     """What was said of the guest's pause, side by side; one row a trace that completed, in ms.
 
     Returns kind (what decided it: pre-copy alone, a raised downtime limit, a link slower than libvirt's limit, a
-    throttled guest, post-copy, or a suspended guest), expected_ms (QEMU's estimate in the last sample
-    before the switchover), reported_ms (libvirt's final statistics), heartbeat_ms (the guest's own gap across the
-    switchover), heartbeat_p99_gap_ms (the gap it has anyway) and largest_gap_ms (the longest pause anywhere in the
-    migration). Null where unknown.
+    throttled guest, post-copy, or a suspended guest), expected_ms (QEMU's estimate in the last sample before the
+    switchover, or before somebody suspended the guest), reported_ms (libvirt's final statistics), heartbeat_ms (the
+    guest's own gap across the switchover), heartbeat_p99_gap_ms (the gap it has anyway) and largest_gap_ms (the longest
+    pause anywhere in the migration). Null where unknown.
     """
     rows = [_downtimes(trace) for trace in traces if trace.meta.end.outcome == "completed"]
     numbers = ["expected_ms", "reported_ms", "heartbeat_ms", "heartbeat_p99_gap_ms", "largest_gap_ms"]
@@ -290,8 +290,8 @@ def downtimes(traces: Iterable[Trace]) -> pd.DataFrame:
 
 
 def _downtimes(trace: Trace) -> tuple[object, ...]:
-    stopped_s = switchover_start_s(trace)
-    before = trace.active & (trace.t_s < (np.inf if stopped_s is None else stopped_s))
+    stopped_s = [switchover_start_s(trace), _suspended_s(trace)]
+    before = trace.active & (trace.t_s < min((s for s in stopped_s if s is not None), default=np.inf))
     beat = trace.meta.heartbeat
     return (
         trace.name,
@@ -302,6 +302,14 @@ def _downtimes(trace: Trace) -> tuple[object, ...]:
         beat and beat.p99_gap_ms,
         beat and beat.largest_gap_ms,
     )
+
+
+def _suspended_s(trace: Trace) -> float | None:
+    """When somebody suspended the guest to let the migration end: from then on it stands still."""
+    rows = trace.samples
+    done = (rows["action"] == "suspend").fillna(False) & rows["succeeded"].fillna(True).astype(bool)
+    moments = trace.t_s[done.to_numpy(dtype=bool)]
+    return float(moments[0]) if len(moments) else None
 
 
 def _downtime_kind(trace: Trace) -> str:

@@ -170,6 +170,15 @@ def test_the_event_has_the_numbers_whatever_the_call_has_said_before():
     assert (end.outcome, end.completed["downtime"]) == ("completed", 33)
 
 
+def test_a_call_that_broke_off_with_its_connection_is_why_it_failed():
+    """The source's daemon went: whoever called is told nothing else, and the guest is found running afterwards."""
+    broken = call(200, None, "Cannot recv data: Connection reset by peer") | {"error_code": 38}
+    end = judge([poll(100), broken, poll(900, 0, domain_state=s.RUNNING, domain_reason=1)])
+    assert (end.outcome, end.error_code, end.error_text) == (
+        "failed", 38, "Cannot recv data: Connection reset by peer",
+    )  # fmt: skip
+
+
 FAILED_AFTER = [
     poll(300, 4, **ZEROS),
     poll(300, 0, domain_state=s.RUNNING, domain_reason=1),

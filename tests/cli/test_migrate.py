@@ -47,6 +47,18 @@ def test_a_migration_that_completes_is_exit_0_and_a_line(tmp_path, capsys):
     assert not Path(f"{path}.journal").exists()
 
 
+def test_a_trace_that_cannot_be_begun_is_one_line_and_no_migration(tmp_path, capsys):
+    path = tmp_path / "missing" / "a.parquet"
+    assert main(["migrate", "web1", "fake://there", *fake("fast"), *POLICY, "-o", str(path)]) == 1
+    assert capsys.readouterr().err == f"migkit: {path}.journal: cannot be written (No such file or directory)\n"
+
+
+def test_a_daemon_that_dies_under_the_call_is_told_in_words(tmp_path, capsys):
+    arguments = ["migrate", "web1", "fake://there", *fake("daemon-restart"), *POLICY, "-o", f"{tmp_path}/a.parquet"]
+    assert main(arguments) == 1
+    assert "the migration failed: the source's daemon went away: " in capsys.readouterr().err
+
+
 def test_an_abort_is_exit_1_and_tells_both_sides(capsys):
     assert main(["migrate", "web1", "fake://there", *fake("nonconverging"), *POLICY, "--act"]) == 1
     out, err = capsys.readouterr()

@@ -129,7 +129,7 @@ def _from_json(text: bytes) -> Entry | None:
         namespace=words.get("namespace", ""),
         name=words.get("name", ""),
         source=words.get("source", ""),
-        iteration=iteration if isinstance(iteration, int) and not isinstance(iteration, bool) else None,
+        iteration=iteration if type(iteration) is int and 0 <= iteration < 2**40 else None,
         reason=words.get("reason", ""),
         told=True,
     )
@@ -145,9 +145,10 @@ def _bare(text: bytes) -> Entry:
 def _wall_ns(stamp: bytes) -> int | None:
     try:
         moment = datetime.datetime.fromisoformat(stamp.decode("ascii"))
-        return (moment - _EPOCH) // _US * 1000
+        wall_ns = (moment - _EPOCH) // _US * 1000
     except (ValueError, TypeError, OverflowError):
         return None
+    return wall_ns if 0 <= wall_ns < 2**62 else None
 
 
 def statistics(message: str) -> Statistics | None:

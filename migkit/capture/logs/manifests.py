@@ -102,7 +102,8 @@ def _objects(text: bytes) -> Iterator[Object]:
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
         documents = [json.loads(text)] if text.lstrip()[:1] == b"{" else list(yaml.load_all(text, loader))
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError) as error:
+        # A tag with a value that is none of its kind ends in whatever its constructor meets.
         raise ValueError(" ".join(str(error).split())) from None
     for document in documents:
         items = document.get("items") if isinstance(document, dict) else None
@@ -146,8 +147,11 @@ def _text(value: object) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """YAML knows times and more; JSON does not."""
-    return json.loads(json.dumps(value, default=str))
+    """YAML knows times and more, and what holds itself; JSON does not."""
+    try:
+        return json.loads(json.dumps(value, default=str))
+    except (ValueError, TypeError, RecursionError):
+        return None
 
 
 def _memory_bytes(domain: Object) -> int | None:
@@ -157,7 +161,7 @@ def _memory_bytes(domain: Object) -> int | None:
         return None
     try:
         size = int(rounded_up(parse_quantity(asked)))
-    except UsageError:
+    except (UsageError, ArithmeticError):
         return None
     return size if 0 < size < 2**62 else None
 
@@ -173,7 +177,8 @@ def _has_vfio(domain: Object) -> bool:
     """Host devices, GPUs, or an interface with SR-IOV."""
     devices = _at(domain, "devices")
     interfaces = devices.get("interfaces")
-    sriov = any(isinstance(one, Mapping) and "sriov" in one for one in interfaces or ())
+    listed = interfaces if isinstance(interfaces, list) else []
+    sriov = any(isinstance(one, Mapping) and "sriov" in one for one in listed)
     return bool(devices.get("hostDevices") or devices.get("gpus") or sriov)
 
 

@@ -38,7 +38,7 @@ _STATISTICS = re.compile(
     re.ASCII,
 )
 # People mask a UUID before they show a log, with any letters.
-_INSTANCE = re.compile(r"\[instance: ([0-9a-z]{8}(?:-[0-9a-z]{4}){3}-[0-9a-z]{12})\] ", re.ASCII)
+_INSTANCE = re.compile(r"\[instance: ([0-9A-Za-z]{8}(?:-[0-9A-Za-z]{4}){3}-[0-9A-Za-z]{12})\] ", re.ASCII)
 _COLOUR = re.compile(r"(?:\x1b|#033)\[[\d;]*m")
 _NOTED = re.compile(
     r"Live migration not completed after |Live-migration |Failed to pause instance during live-migration|"
@@ -99,7 +99,11 @@ def _see(entry: Entry, jobs: Jobs, context: Context) -> Iterator[Imported]:
         job.end = _end(ended, job)
         yield from jobs.close(entry.guest)
     elif message.startswith("Live Migration failure: "):
-        jobs.of(entry.guest).facts["error_text"] = message.partition(": ")[2]
+        # One that comes after the end is of no migration that is still to come.
+        if jobs.of(entry.guest).samples:
+            jobs.of(entry.guest).facts["error_text"] = message.partition(": ")[2]
+        else:
+            context.skipped["line about a migration without statistics"] += 1
     elif deed := monitor_log.deed_of(message, _DEEDS):
         jobs.of(entry.guest).deeds.append((entry, deed))
     elif _NOTED.match(message):

@@ -197,7 +197,7 @@ def _points(values: Sequence[Any], skipped: Counter[str]) -> Iterator[tuple[int,
     for pair in values:
         try:
             moment, value = float(pair[0]), float(pair[1])
-        except (TypeError, ValueError, LookupError):
+        except (TypeError, ValueError, LookupError, OverflowError):
             skipped["sample of an unknown form"] += 1
             continue
         if not 0 < moment < 2**33 or not 0 <= value < 2**62:

@@ -155,7 +155,7 @@ class _Reader:
             yield from self._event(document["event"], document.get("data"), _event_stamp(document), key)
             return
         info = document.get("return", document)
-        if not isinstance(info, dict) or info.get("status") not in _STATUS or not _is_answer(info):
+        if not isinstance(info, dict) or str(info.get("status")) not in _STATUS or not _is_answer(info):
             self._context.skipped["message that is no answer to query-migrate"] += 1
             return
         stats = _stats(info)
@@ -177,7 +177,7 @@ class _Reader:
 
     def _event(self, name: str, data: Any, stamp: Stamp | None, key: str, guest: str = "") -> Iterator[Imported]:
         fields = data if isinstance(data, dict) else {}
-        number, status = fields.get("pass"), fields.get("status")
+        number, status = fields.get("pass"), str(fields.get("status"))
         stamp = stamp or self._stamp
         if name == "MIGRATION" and status == "setup":
             yield from self._jobs.begin(key, self._order, stamp, guest)

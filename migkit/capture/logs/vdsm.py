@@ -134,7 +134,9 @@ def _asked(match: re.Match[str]) -> dict[str, Any]:
     """What was asked of libvirt: its flags, and those parameters that are numbers."""
     try:
         told = ast.literal_eval(match[1])
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return {}
+    if not isinstance(told, dict):
         return {}
     numbers = {str(key): value for key, value in told.items() if type(value) is int}
     return {"flags": int(match[2]), "parameters": numbers}

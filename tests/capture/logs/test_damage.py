@@ -121,3 +121,48 @@ def test_foreign_lines_between_change_nothing_and_are_counted(name, logs, tmp_pa
         whole.samples.drop(columns=["mono_ns", "time_elapsed_ms"])
     )
     assert importer.skipped["foreign line"] >= len(parts) - 1
+
+
+LAUNCHER = (
+    '{"msg":"Migration info for 5c2bdcd3-1b1d-4a1e-8f5e-0d8f9a1b2c3d: TimeElapsed:4000ms DataProcessed:115MiB '
+    "DataRemaining:125MiB DataTotal:256MiB MemoryProcessed:115MiB MemoryRemaining:125MiB MemoryTotal:256MiB "
+    "MemoryBandwidth:268Mbps DirtyRate:0Mbps Iteration:1 PostcopyRequests:0 ConstantPages:1 NormalPages:2 "
+    'NormalData:115MiB ExpectedDowntime:300ms DiskMbps:0","name":"web1","namespace":"prod","uid":"1","iteration":%s,'
+    '"timestamp":"%s","source":"event"}'
+)
+VDSM = "2026-08-01 08:00:00,000+0000 INFO (migsrc/a) [virt.vm] (vmId='a486876a-c79c-4d51-a9ac-410b4635fcc8') "
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("kubevirt", LAUNCHER % ("1", "9999-12-31T23:59:59Z")),
+        ("kubevirt", LAUNCHER % ("1", "0001-01-01T00:00:00Z")),
+        ("kubevirt", LAUNCHER % (10**30, "2026-08-01T08:00:00Z")),
+        ("kubevirt", LAUNCHER % (-5, "2026-08-01T08:00:00Z")),
+        ("qmp", '{"return": {"status": [], "ram": {"dirty-sync-count": 1}}}'),
+        ("qmp", '{"event": "MIGRATION", "data": {"status": []}, "timestamp": {"seconds": 1, "microseconds": 2}}'),
+        ("prometheus", '{"data": {"resultType": "matrix", "result": [{"metric": {"__name__": '
+                       '"kubevirt_vmi_migration_data_remaining_bytes", "name": "a"}, "values": [[1, 1HUGE]]}]}}'),
+        ("vdsm", VDSM + "Migrating to qemu+tls://x/system with params {1, 2} and flags 3 (migration:1)"),
+        ("vdsm", VDSM + "Migrating to qemu+tls://x/system with params {[]: 1} and flags 3 (migration:1)"),
+    ],
+)  # fmt: skip
+def test_values_of_the_wrong_kind_are_left_out(name, text, tmp_path):
+    path = tmp_path / "a.log"
+    path.write_text(text.replace("HUGE", "0" * 400) + "\n")
+    for found in Importer([path], log_format=name).imported():
+        as_trace(found).save(tmp_path / "a.parquet", force=True)
+
+
+@pytest.mark.parametrize(
+    "spec", ["interfaces: 5", "guest: 1e999999999", "a: &a [*a]", "a: !!bool maybe", 'a: !!int ""', "a: !!timestamp x"]
+)
+def test_an_object_with_values_of_the_wrong_kind_does_not_end_an_import(spec, logs, tmp_path):
+    where = "devices" if "interfaces" in spec else "memory"
+    (tmp_path / "vmi.yaml").write_text(
+        "kind: VirtualMachineInstance\nmetadata: {name: a, namespace: b}\n"
+        f"spec:\n  domain:\n    {where}:\n      {spec}\n"
+    )
+    (tmp_path / "nova.log").write_text(logs["nova"])
+    assert len(list(Importer([tmp_path]).imported())) == 1
