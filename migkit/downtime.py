@@ -126,9 +126,10 @@ _READING = (
     migrations. In plain pre-copy QEMU expected {pre_copy_expected} and the guest stood still for {pre_copy_heartbeat};
     the median is {pre_copy_high} times too much. It divides what was left at the last bitmap sync by the limited
     bandwidth, but libvirt's limit does not hold once the guest stands.""",
-    """Where the link itself is the limit, expected is nearly right ({link_limited_high} times), and so it is just
-    before the guest is suspended: then all that is left is sent at the limited bandwidth. Before post-copy it tells of
-    an ending that did not happen.""",
+    """Where the link itself is the limit, expected is nearly right ({link_limited_high} times). Before post-copy it
+    tells of an ending that did not happen.""",
+    """**Just before a guest is suspended expected is right** ({suspended_high} times): what is left is then sent while
+    the guest stands, at the limited bandwidth.""",
     """**Reported is right for long pauses and too low for short ones.** Over a slow link it was
     {link_limited_reported}, and the guest stood still for {link_limited_factor} times that; in pre-copy
     {pre_copy_reported}, and {pre_copy_factor} times that, but never more than {pre_copy_missed} beyond it

@@ -84,8 +84,8 @@ def readable(code: int | None, text: str, *, outcome: str = "failed", phase: str
     'post-copy failed'
     """
     # QEMU may meet the cut connection before it has cancelled, and then words that as its end.
-    meant = CANCELLED if outcome == "cancelled" else text
-    rule = next((rule for rule in rules() if rule.fits(None if meant != text else code, meant)), None)
+    meant = (None, CANCELLED) if outcome == "cancelled" else (code, text)
+    rule = next((rule for rule in rules() if rule.fits(*meant)), None)
     rule = rule or next((rule for rule in rules() if rule.by_code and rule.code == code), None)
     spread = outcome == "postcopy-failed" or (phase == "post-copy" and outcome != "completed")
     where = NOWHERE if spread else _BY_OUTCOME.get(outcome, UNKNOWN)

@@ -92,6 +92,14 @@ def test_what_the_page_says_without_a_figure_holds(bundled):
     assert max(limits) > 5 * kinds.loc["limit raised", "heartbeat_ms"]
 
 
+def test_what_is_expected_of_a_suspended_guest_is_read_before_it_stands(bundled):
+    """Within the pause QEMU's estimate shrinks towards nothing."""
+    for name in ("suspend-midway", "suspend-midway-2"):
+        row = mk.stats.downtimes([bundled[name]]).iloc[0]
+        assert row["kind"] == "suspended"
+        assert 0.8 < row["expected_ms"] / row["heartbeat_ms"] < 1.1
+
+
 def test_all_of_the_reading_is_on_the_page(bundled):
     text = page(bundled.values())
     assert text.count("\n\n**") + text.count("\n\nWhere") == len(_READING)

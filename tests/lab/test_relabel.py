@@ -31,6 +31,15 @@ def test_the_label_is_the_scenarios_and_nothing_else_changes(older: Path, bundle
     assert found.samples.equals(bundled["link-down"].samples)
 
 
+def test_the_description_is_the_scenarios_too(bundled: dict[str, mk.Trace], tmp_path: Path) -> None:
+    trace = bundled["link-down"]
+    assert trace.meta.lab is not None
+    old = trace.replace_meta(lab=dataclasses.replace(trace.meta.lab, description="as it was told before"))
+    path = old.save(tmp_path / "link-down.parquet")
+    assert relabel(path, NOW) is not None
+    assert mk.load(path).meta == trace.meta
+
+
 def test_a_second_time_nothing_is_left_to_do(older: Path) -> None:
     relabel(older, NOW)
     before = older.read_bytes()
