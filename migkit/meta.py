@@ -18,6 +18,8 @@ from migkit.errors import MigkitError
 from migkit.schema import OUTCOMES, PROVENANCES, SCHEMA_VERSION
 
 T = TypeVar("T")
+# libvirt counts ms; no migration takes as long.
+_LONGEST_MS = 24 * 24 * 3600 * 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +103,8 @@ class Failure:
 class End:
     """How it ended. `evidence` says what proves the outcome; `completed` are libvirt's final job stats by its own
     keys, and `completed_from` who gave them: event, destination or source; `failure`, in words what failed, None where
-    nothing did or nobody has put it into words (see migkit.failures)."""
+    nothing did or nobody has put it into words (see migkit.failures); `ended_by_ms`, how long after the job's start
+    somebody told that it had ended, where nothing but that bounds its end."""
 
     outcome: str = "lost"
     evidence: str = ""
@@ -110,6 +113,13 @@ class End:
     completed: dict[str, Any] | None = None
     completed_from: str = ""
     failure: Failure | None = None
+    ended_by_ms: int | None = None
+
+    @property
+    def elapsed_ms(self) -> int | None:
+        """When the job was done, by libvirt's final statistics; None where there are none, or it failed."""
+        told = (self.completed or {}).get("time_elapsed") if self.outcome == "completed" else None
+        return None if told is None else int(told)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,8 +181,8 @@ class TraceMeta:
         if self.provenance not in PROVENANCES:
             raise MigkitError(f"provenance {self.provenance!r}: must be one of {', '.join(PROVENANCES)}")
         elapsed = (self.end.completed or {}).get("time_elapsed", 0)
-        if isinstance(elapsed, bool) or not isinstance(elapsed, int | float):
-            raise MigkitError(f"final time_elapsed {elapsed!r}: must be a number of ms")
+        if isinstance(elapsed, bool) or not isinstance(elapsed, int | float) or not 0 <= elapsed < _LONGEST_MS:
+            raise MigkitError(f"final time_elapsed {elapsed!r}: must be a number of ms, of less than 24 days")
         if self.end.outcome not in OUTCOMES:
             raise MigkitError(f"outcome {self.end.outcome!r}: must be one of {', '.join(OUTCOMES)}")
 

@@ -92,7 +92,7 @@ def test_an_unknown_memory_makes_the_deadline_uncertain_only_where_it_matters(bu
     policy = mk.policy("kubevirt-1.8")
     assert mk.answers(sure, policy).level == "exact"
     assert mk.answers(unsure, policy).level == "approximate"
-    assert mk.answers(unsure, policy, size_known=True).level == "exact"
+    assert mk.answers(unsure, policy, data_size_gb=1).level == "exact"
     assert mk.answers(unsure, mk.kubevirt("1.8", completion_timeout_per_gib=0)).level == "exact"
 
 
@@ -103,7 +103,7 @@ def test_a_memory_that_nobody_told_leaves_a_deadline_unanswered(bundled):
     with_deadline, without = mk.policy("kubevirt-1.8"), mk.kubevirt("1.8", completion_timeout_per_gib=0)
     assert mk.answers(unknown, with_deadline).level == "no"
     assert "data_size_gb" in mk.answers(unknown, with_deadline).why
-    assert mk.answers(unknown, with_deadline, size_known=True).level == "exact"
+    assert mk.answers(unknown, with_deadline, data_size_gb=1).level == "exact"
     assert mk.answers(unknown, without).level == "exact"
     with pytest.raises(mk.MigkitError, match="memory is unknown; pass data_size_gb"):
         mk.replay(unknown, with_deadline)

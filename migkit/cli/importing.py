@@ -115,13 +115,15 @@ def _without_memory(trace: Trace) -> bool:
 
 
 def _answers(trace: Trace, *, size_known: bool = False) -> list[tuple[str, str, str]]:
-    """Policy, level, reason: policies with the same answer share a line."""
-    from migkit.fidelity import answers
+    """Policy, level, reason: policies with the same answer share a line. `size_known`: of a data size that will be
+    told, and with it the deadline."""
+    from migkit.fidelity import answers, samples_answer
     from migkit.policies import policy
 
     grouped: dict[tuple[str, str], list[str]] = {}
     for name in _ASKED:
-        found = answers(trace, policy(name), size_known=size_known)
+        one = policy(name)
+        found = samples_answer(trace, one, size_known=True) if size_known else answers(trace, one)
         grouped.setdefault((found.level, found.why), []).append(name)
     return [(", ".join(names), level, why) for (level, why), names in grouped.items()]
 

@@ -17,14 +17,13 @@ from migkit.drivers.record import CODES, SAME_NS, Record
 from migkit.drivers.replies import refused
 from migkit.drivers.schedule import PHASES, Schedule, schedules
 from migkit.errors import MigkitError, UsageError, unknown
-from migkit.fidelity import Answer, Level, answers, counted_memory_bytes, interval_ms, rule_size_gb
+from migkit.fidelity import Answer, Level, answers, interval_ms, trace_data_size
 from migkit.meta import TraceMeta
 from migkit.policies import base
 from migkit.policies.base import Options, Wakes
 from migkit.policies.size import checked_size
-from migkit.policies.size import data_size_gb as size_of
 from migkit.policies.versions import Policy
-from migkit.trace import Readable, Trace
+from migkit.trace import Trace
 from migkit.units import NS_PER_MS, NS_PER_S
 
 DECISION_COLUMNS = (
@@ -118,7 +117,7 @@ def replay(
     """
     _check(trace, policy, failures or {})
     size = trace_data_size(trace, policy) if data_size_gb is None else checked_size(data_size_gb)
-    fidelity = answers(trace, policy, size_known=data_size_gb is not None)
+    fidelity = answers(trace, policy, data_size_gb=data_size_gb)
     if fidelity.level == "no" and not anyway:
         raise MigkitError(
             f"{trace.name or 'trace'} cannot answer for {policy.name}: {fidelity.why} (anyway=True, --anyway: go on)"
@@ -178,26 +177,6 @@ def _check(trace: Trace, policy: Policy, failures: Mapping[str, Sequence[int]]) 
             raise unknown("libvirt call", name, [*ACTIONS, "GetJobInfo"])
         if not isinstance(numbers, Sequence) or not all(isinstance(n, int) for n in numbers):
             raise UsageError(f"failures of {name}: {numbers!r} is not a list of numbers, e.g. [1, 2], or [0] for all")
-
-
-def trace_data_size(trace: Readable, policy: Policy) -> int:
-    """The data size behind the deadline, in GB: the guest's memory, else what libvirt counts of it (which is a little
-    more); and, where the version counts them and the migration copied disks, what libvirt said of them when it first
-    did. A rule that ran beside the migration had its own. 0 where it is unknown and nothing rests on it."""
-    ruled_gb = rule_size_gb(trace.meta, policy)
-    if ruled_gb is not None:
-        return ruled_gb
-    memory = trace.meta.domain.memory_bytes
-    if memory is None:
-        memory = counted_memory_bytes(trace)
-    if memory is None and not policy.options["completion_timeout_per_gib"]:
-        return 0
-    if memory is None:
-        raise MigkitError(f"{trace.name or 'trace'}: the guest's memory is unknown; pass data_size_gb (--data-size-gb)")
-    disks = trace.column("disk_total_bytes")
-    known = disks[np.isfinite(disks) & (disks > 0)]
-    copied = int(known[0]) if policy.counts_migrated_volumes and len(known) else 0
-    return size_of(memory=memory, migrated_bytes=[copied])
 
 
 def trace_has_vfio(meta: TraceMeta) -> bool:

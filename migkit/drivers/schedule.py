@@ -110,7 +110,7 @@ class _Reading:
         self.gaps_ns = [(a - trace.t0_ns, b - trace.t0_ns) for a, b in trace.meta.cadence.gaps]
         if not len(self.rows):
             raise MigkitError(f"{trace.name or 'trace'}: holds no sample to read")
-        self.end_ns = min(max(int(self.times_ns[-1]), _acted_ns(trace)), _completed_ns(trace))
+        self.end_ns = _end_ns(trace, int(self.times_ns[-1]))
         self.events_ns = _event_times_ns(trace, self.end_ns) if _heard(trace) else self._counted_ns(trace)
 
     def _counted_ns(self, trace: Columns) -> Ints:
@@ -170,16 +170,16 @@ def _acted_ns(trace: Columns) -> int:
     return trace.actions[-1][0] + POLL_NS if trace.actions else 0
 
 
-def _completed_ns(trace: Columns) -> int:
-    """When the job was done, by libvirt's final statistics or else by the job-completed event: whoever asks for
-    statistics after that hangs until the migrate call has returned and the monitor with it."""
+def _end_ns(trace: Columns, last_ns: int) -> int:
+    """Until when the monitor wakes: whoever asks for statistics once the job is done hangs until the migrate call has
+    returned and the monitor with it. libvirt's final statistics tell when it was done; where there are none, what was
+    last seen of the job, which was over before the event that tells of its completion."""
     end = trace.meta.end
-    if end.outcome != "completed":
-        return NO_SAMPLE_NS
-    if end.completed and "time_elapsed" in end.completed:
-        return int(end.completed["time_elapsed"]) * NS_PER_MS
-    places = np.flatnonzero(trace.came_from("job"))
-    return int(trace.t_ns[places[-1]]) if len(places) else NO_SAMPLE_NS
+    if end.elapsed_ms is not None:
+        return end.elapsed_ms * NS_PER_MS
+    seen_ns = max(last_ns, _acted_ns(trace))
+    told = np.flatnonzero(trace.came_from("job"))
+    return min(seen_ns, int(trace.t_ns[told[-1]])) if end.outcome == "completed" and len(told) else seen_ns
 
 
 def _heard(trace: Columns) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import re
@@ -102,6 +103,14 @@ class _Clock:
             offset = next((o for at, o in reversed(self.offsets) if at <= wall_ns), self.offsets[0][1])
             return wall_ns - offset
         return max((mono_ns for order, mono_ns in self._orders if order < event.order), default=self._orders[0][1])
+
+    def ended_by_ms(self, told_ns: Sequence[int | None]) -> int | None:
+        """The job's clock when its end was first told; None where that has no time, or one before the last sample."""
+        times_ns = [wall_ns for wall_ns in told_ns if wall_ns is not None]
+        if not times_ns or not self.offsets:
+            return None
+        ended_ms = (min(times_ns) - self.offsets[-1][1]) // NS_PER_MS + 1
+        return ended_ms if ended_ms * NS_PER_MS >= max(mono_ns for _, mono_ns in self._orders) else None
 
 
 def _mbps(samples: Sequence[Sample], context: Context, draft: _Draft) -> int | None:
@@ -285,7 +294,7 @@ def _meta(
             resolution_bps=mbps if any(sample.said.in_mbps for sample in samples) else None,
             iteration_events=_hears(samples, events), read_only=False, lacks=() if mbps else ("memory_bps",),
         ),
-        end=_end(samples, events, facts),
+        end=_end(samples, events, clock, facts),
         notes=draft.notes,
     )  # fmt: skip
 
@@ -311,24 +320,27 @@ def _bandwidth_mib(events: Sequence[Event]) -> int | None:
     return None
 
 
-def _end(samples: Sequence[Sample], events: Sequence[Event], facts: Facts) -> End:
+def _end(samples: Sequence[Sample], events: Sequence[Event], clock: _Clock, facts: Facts) -> End:
     """What the final statistics prove, else the launcher's lines, else the object's status."""
     final = next((sample for sample in samples if sample.final), None)
     if final is not None:
         return End(outcome="completed", evidence="final statistics in the log", completed=_completed(final),
                    completed_from="event")  # fmt: skip
-    proofs = [proof for event in events if (proof := outcome(event.item)) is not None]
+    proofs = [(event, *proof) for event in events if (proof := outcome(event.item)) is not None]
     for verdict in ("completed", "cancelled", "failed"):
-        texts = [(evidence, text) for kind, evidence, text in proofs if kind == verdict]
-        if texts:
-            text = max((text for _, text in texts), key=len)
+        found = [(event, evidence, text) for event, kind, evidence, text in proofs if kind == verdict]
+        if found:
+            text = max((text for _, _, text in found), key=len)
             post_copy = verdict == "failed" and any(
                 (did := done(event.item.message)) and did.action == "start_post_copy" for event in events
             )
-            return End(outcome="postcopy-failed" if post_copy else verdict, evidence=texts[0][0],
-                       error_text="" if verdict == "completed" else text or facts.end.error_text)  # fmt: skip
+            return End(outcome="postcopy-failed" if post_copy else verdict, evidence=found[0][1],
+                       error_text="" if verdict == "completed" else text or facts.end.error_text,
+                       ended_by_ms=clock.ended_by_ms([event.item.wall_ns for event, *_ in proofs]))  # fmt: skip
     if facts.end.outcome != "lost":
-        return facts.end
+        # The object's times are cut to whole seconds.
+        ended_ns = None if facts.ended_wall_ns is None else facts.ended_wall_ns + NS_PER_S
+        return dataclasses.replace(facts.end, ended_by_ms=clock.ended_by_ms([ended_ns]))
     return End(outcome="lost", evidence="the log ends before the migration does")
 
 

@@ -7,7 +7,7 @@ import re
 import statistics as numbers
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -73,7 +73,8 @@ def deed_of(message: str, known: Rules) -> Deed | None:
 
 @dataclass(slots=True)
 class Job:
-    """A guest's migration while it is read. `facts` are what lines told beside; `end` stands there once one told it."""
+    """A guest's migration while it is read. `facts` are what lines told beside; `end` stands there once one told it,
+    `ended` being when."""
 
     samples: list[Sample] = field(default_factory=list)
     deeds: list[tuple[Entry, Deed]] = field(default_factory=list)
@@ -81,6 +82,7 @@ class Job:
     skipped: Counter[str] = field(default_factory=Counter)
     facts: dict[str, Any] = field(default_factory=dict)
     end: End | None = None
+    ended: Stamp | None = None
 
     @property
     def held(self) -> int:
@@ -187,11 +189,19 @@ def imported(guest: str, job: Job, ticks: Sequence[Tick], about: About) -> Impor
             resolution_bytes=about.resolution_bytes, resolution_bps=about.resolution_bps,
             start_uncertain_ms=about.start_uncertain_ms, lacks=about.lacks, iteration_events=False, read_only=False,
         ),
-        end=about.end,
+        end=replace(about.end, ended_by_ms=_ended_by_ms(job, clock, ticks)),
         notes={"monitor_lines": lines} if lines else {},
     )  # fmt: skip
     said = (*about.said, *clock.said())
     return Imported(rows=rows, meta=meta, name=trace_name(guest, clock.start_wall_ns), skipped=job.skipped, said=said)
+
+
+def _ended_by_ms(job: Job, clock: JobClock, ticks: Sequence[Tick]) -> int | None:
+    """The job's clock when its end was told; None where that has no time, or one before the last sample."""
+    if job.ended is None or clock.start_wall_ns is None:
+        return None
+    ended_ns = clock.at(ticks[-1].order + 1, job.ended)
+    return ended_ns // NS_PER_MS + 1 if ended_ns >= ticks[-1].mono_ns else None
 
 
 def _deed_rows(deeds: Sequence[tuple[Entry, Deed]], clock: JobClock) -> list[Row]:

@@ -96,7 +96,7 @@ def _see(entry: Entry, jobs: Jobs, context: Context) -> Iterator[Imported]:
             yield from jobs.add(sample)
     elif ended := next((end for words, end in _ENDS.items() if message.startswith(words)), ""):
         job = jobs.of(entry.guest)
-        job.end = _end(ended, job)
+        job.end, job.ended = _end(ended, job), entry.stamp
         yield from jobs.close(entry.guest)
     elif message.startswith("Live Migration failure: "):
         # One that comes after the end is of no migration that is still to come.

@@ -92,10 +92,12 @@ def _see(entry: Entry, is_error: bool, jobs: Jobs, context: Context) -> Iterator
         yield from jobs.close(guest)
         jobs.of(guest).facts["started_wall_ns"] = entry.stamp.wall_ns if entry.stamp else None
     elif message.startswith("migration took "):
-        jobs.of(guest).end = End(outcome="completed", evidence="vdsm's log")
+        job = jobs.of(guest)
+        job.end, job.ended = End(outcome="completed", evidence="vdsm's log"), entry.stamp
         yield from jobs.close(guest)
     elif message.startswith("Failed to migrate"):
-        jobs.of(guest).end = _failure(jobs.of(guest))
+        job = jobs.of(guest)
+        job.end, job.ended = _failure(job), entry.stamp
         yield from jobs.close(guest)
     elif asked := _ASKED.match(message):
         jobs.of(guest).facts |= _asked(asked)

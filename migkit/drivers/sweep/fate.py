@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from migkit.drivers.first import Prepared, prepare
-from migkit.drivers.replay import trace_data_size, trace_has_vfio
+from migkit.drivers.replay import trace_has_vfio
 from migkit.drivers.sweep.outcomes import BASES, WHAT, outcomes
 from migkit.drivers.sweep.recorded import recorded
 from migkit.drivers.sweep.rows import Rows
 from migkit.drivers.sweep.settings import as_arrays, expand, for_trace
 from migkit.drivers.sweep.share import first_actions
 from migkit.errors import MigkitError
-from migkit.fidelity import answers, ran_beside
+from migkit.fidelity import answers, ran_beside, trace_data_size
 from migkit.policies.base import Options
 from migkit.policies.versions import Policy
 from migkit.trace import Trace

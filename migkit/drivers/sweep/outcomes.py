@@ -90,8 +90,11 @@ class Acted:
     changed_ns: Ints
 
 
-def outcomes(recorded: Recorded, acted: Acted, *, approximate: bool = False) -> dict[str, npt.NDArray[Any]]:
-    """The columns of OUTCOMES for one record, each of shape (settings,).
+def outcomes(
+    recorded: Recorded, acted: Acted, *, approximate: bool | npt.NDArray[np.bool_] = False
+) -> dict[str, npt.NDArray[Any]]:
+    """The columns of OUTCOMES for one record, each of shape (settings,). `approximate`: which settings the record
+    answers approximately only.
 
     `what`, `reason` and `basis` are codes into WHAT, base.REASON_NAMES and BASES; flags are 1, 0 or -1 for null;
     numbers are float32, NaN for null. What a rule would do after the operator changed the migration is not looked at.
@@ -146,7 +149,9 @@ def _flag(does: npt.NDArray[np.bool_], recorded: Recorded) -> npt.NDArray[np.int
     return np.where(does, wrong, 0).astype(np.int8)
 
 
-def _basis(recorded: Recorded, acted: Acted, acts: npt.NDArray[np.bool_], *, approximate: bool) -> npt.NDArray[np.int8]:
+def _basis(
+    recorded: Recorded, acted: Acted, acts: npt.NDArray[np.bool_], *, approximate: bool | npt.NDArray[np.bool_]
+) -> npt.NDArray[np.int8]:
     stale = acts & (acted.age_ns > recorded.freshness_ns)
     found = np.where(stale | approximate, _BOUNDED, _OBSERVED)
     last_ns = np.where(acts, acted.t_ns, int(min(recorded.changed_s, recorded.end_s) * NS_PER_S))

@@ -7,17 +7,18 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from migkit.dataset import Bad, Partition
 from migkit.drivers.first import Method, Prepared, firsts, prepare
-from migkit.drivers.replay import trace_data_size, trace_has_vfio
+from migkit.drivers.replay import trace_has_vfio
 from migkit.drivers.sweep.outcomes import Acted, outcomes
 from migkit.drivers.sweep.recorded import Recorded, recorded
 from migkit.drivers.sweep.rows import READS, Rows
 from migkit.drivers.sweep.settings import as_arrays, for_trace
 from migkit.errors import MigkitError
-from migkit.fidelity import MONITOR_MS, answers, ran_beside
+from migkit.fidelity import MONITOR_MS, ran_beside, samples_answer, trace_data_size, unseen_deadlines
 from migkit.meta import TraceMeta
 from migkit.policies import base
 from migkit.policies.base import Options
@@ -167,7 +168,7 @@ def _trace(job: Job, groups: Sequence[_Group], trace: Rows) -> Done:
     size = trace_data_size(trace, policy) if job.data_size_gb is None else job.data_size_gb
     vfio = trace_has_vfio(trace.meta) if job.has_vfio is None else job.has_vfio
     acted = _acted(job, groups, trace, size, vfio)
-    columns = outcomes(facts, acted, approximate=len(levels - {"exact"}) > 0)
+    columns = outcomes(facts, acted, approximate=len(levels - {"exact"}) > 0 or _unseen(job, trace, size))
     return Done(facts=_facts(facts, trace, size, levels), columns=columns)
 
 
@@ -176,11 +177,19 @@ def _level(job: Job, trace: Rows, policy: Policy) -> str:
     size_known = job.data_size_gb is not None
     if _plainly_exact(trace, policy, size_known=size_known):
         return "exact"
-    answer = answers(trace.trace(), policy, size_known=size_known)
+    answer = samples_answer(trace.trace(), policy, size_known=size_known)
     if answer.level == "no" or (answer.level == "approximate" and not job.inexact):
         hint = "" if answer.level == "no" else "; inexact=True (--inexact) takes it along, labelled"
         raise MigkitError(f"{trace.name}: cannot tell what {policy.name} does: {answer.why}{hint}")
     return answer.level
+
+
+def _unseen(job: Job, trace: Rows, size: int) -> npt.NDArray[np.bool_]:
+    """Which settings have a deadline of which the trace cannot tell whether the job still ran then."""
+    deadlines_s = np.array([int(policy.options["completion_timeout_per_gib"]) * size for policy in job.policies])
+    beside = [trace.meta.rule is not None and ran_beside(trace.meta, policy) for policy in job.policies]
+    found: npt.NDArray[np.bool_] = unseen_deadlines(trace, deadlines_s) & ~np.array(beside)
+    return found
 
 
 def _plainly_exact(trace: Rows, policy: Policy, *, size_known: bool) -> bool:

@@ -53,7 +53,7 @@ def test_it_says_what_it_cannot_answer(answer, tmp_path):
     [trace] = imported(answer, tmp_path)
     assert mk.answers(trace, mk.policy("kubevirt-1.9-stall")).level == "no"
     assert mk.answers(trace, mk.policy("kubevirt-main-tuning")).level == "no"
-    assert mk.answers(trace, mk.policy("kubevirt-1.8"), size_known=True).level == "approximate"
+    assert mk.answers(trace, mk.policy("kubevirt-1.8"), data_size_gb=1).level == "approximate"
 
 
 def test_the_memorys_bandwidth_under_the_disks_name_is_put_right(answer, tmp_path):
@@ -169,7 +169,7 @@ def test_without_a_start_the_deadline_is_uncertain(answer, tmp_path):
     ]
     [trace] = imported(answer, tmp_path)
     assert trace.samples["time_elapsed_ms"].isna().all()
-    found = mk.answers(trace, mk.kubevirt("1.8", progress_timeout=0), size_known=True)
+    found = mk.answers(trace, mk.kubevirt("1.8", progress_timeout=0), data_size_gb=1)
     assert found.level == "approximate"
     assert "when the migration began" in found.why
 

@@ -150,6 +150,6 @@ def test_traces_answer_what_their_log_can_tell(bundled, tmp_path):
     """Deadlines need the clock only; stall detection needs events that no line has."""
     [trace], _ = imported(rendering.vdsm(bundled["long-hot-set"]), tmp_path)
     assert mk.answers(trace, mk.policy("kubevirt-1.8")).level == "no", "nobody says how large the guest is"
-    assert mk.answers(trace, mk.policy("kubevirt-1.8"), size_known=True).level in ("exact", "approximate")
-    assert mk.answers(trace, mk.policy("kubevirt-1.8", progress_timeout=0), size_known=True).level == "exact"
+    assert mk.answers(trace, mk.policy("kubevirt-1.8"), data_size_gb=1).level in ("exact", "approximate")
+    assert mk.answers(trace, mk.policy("kubevirt-1.8", progress_timeout=0), data_size_gb=1).level == "exact"
     assert mk.answers(trace, mk.policy("kubevirt-1.9-stall")).level == "no"
