@@ -2,59 +2,106 @@
 
 from __future__ import annotations
 
+import datetime
+import json
 from pathlib import Path
 
 import pytest
 
 import migkit as mk
-from migkit.meta import Cadence
+from migkit.meta import Cadence, End
 from migkit.units import MIB
-from tests.capture.logs import rendering
+from tests.capture.logs import rendering, rendering_others
+from tests.capture.logs.rendering import sampled
 
-POLICIES = [
-    mk.kubevirt("1.8", progress_timeout=progress, completion_timeout_per_gib=completion, **more)
-    for progress in (0, 6, 12, 20)
-    for completion in (0, 8, 25)
-    for more in ({}, {"allow_post_copy": True})
-]
-NAMES = ("stall_link", "link-down", "nonconverging-aborted", "bursty", "long-drop-nonconverging", "phases-of-seconds")
+FORMS = {
+    "C": lambda trace: rendering.kubevirt(trace, "C"),
+    "D": lambda trace: rendering.kubevirt(trace, "D", stall=True),
+    "C cut": lambda trace: [line for line in rendering.kubevirt(trace, "C") if "Live migration" not in line],
+    "virsh": lambda trace: rendering_others.virsh(trace, raw=True, every_ms=4000),
+    "vdsm": lambda trace: rendering_others.vdsm(trace, every_ms=4000),
+    "nova": lambda trace: rendering_others.nova(trace),
+}
+
+
+def policies(trace: mk.Trace) -> list[mk.Policy]:
+    """Of the clock alone and of progress, with deadlines all along the record and above all near its end."""
+    last_s, gb = float(trace.t_s[trace.active][-1]), mk.replay(trace, mk.kubevirt("1.8")).data_size_gb
+    near = {int(last_s / gb) + more for more in (-4, -2, -1, 0, 1, 3)}
+    deadlines = [0, 1, *sorted(value for value in near if value > 1), int(last_s / gb) + 20]
+    return [
+        mk.kubevirt("1.8", progress_timeout=progress, completion_timeout_per_gib=deadline, **more)
+        for progress, more in ((0, {}), (20, {"allow_post_copy": True}))
+        for deadline in deadlines
+    ]
 
 
 def coarse(trace: mk.Trace, form: str, tmp_path: Path) -> mk.Trace:
-    path = tmp_path / f"{form}.log"
-    path.write_text("\n".join(rendering.kubevirt(trace, form, stall=form == "D")))
+    path = tmp_path / "some.log"
+    path.write_text("\n".join(FORMS[form](trace)))
     [found] = mk.read_log(path)
     return found.replace_meta(domain=trace.meta.domain)
 
 
-def first_decision(run: mk.Replay, before_s: float) -> list[tuple]:
-    return [(d.action, d.reason, d.earliest_s, d.latest_s) for d in run.decisions.itertuples() if d.t_s < before_s][:1]
+def first_decision(run: mk.Replay) -> list[tuple]:
+    return [(d.action, d.reason, d.earliest_s, d.latest_s) for d in run.decisions.itertuples()][:1]
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_what_is_answered_exactly_is_what_the_fine_trace_decides(name, bundled, tmp_path):
-    fine, rough = bundled[name], coarse(bundled[name], "C", tmp_path)
-    last_s = float(rough.t_s[rough.active][-1])
-    exact = [policy for policy in POLICIES if mk.answers(rough, policy).level == "exact"]
-    assert exact
-    for policy in exact:
-        of_fine, of_rough = (first_decision(mk.replay(trace, policy), last_s - 0.5) for trace in (fine, rough))
-        assert [d[:2] for d in of_fine] == [d[:2] for d in of_rough], policy
-        for a, b in zip(of_fine, of_rough, strict=True):
-            assert a[2] - 0.41 <= b[3], policy
-            assert b[2] - 0.41 <= a[3], policy
+def same(ours: list[tuple], theirs: list[tuple]) -> bool:
+    """The same action for the same reason, no further apart than a wake."""
+    return [one[:2] for one in ours] == [one[:2] for one in theirs] and all(
+        abs(a[place] - b[place]) <= 0.41 for a, b in zip(ours, theirs, strict=True) for place in (2, 3)
+    )
 
 
-def test_it_is_not_always_exact(bundled, tmp_path):
-    """And where it says approximately, there are cases in which the coarse trace is wrong."""
-    wrong = 0
-    for name in ("bursty", "link-down", "phases-of-seconds"):
-        rough = coarse(bundled[name], "C", tmp_path)
-        for policy in POLICIES:
-            if mk.answers(rough, policy).level == "approximate":
-                runs = [mk.replay(trace, policy).decisions["action"].tolist() for trace in (bundled[name], rough)]
-                wrong += runs[0] != runs[1]
-    assert wrong > 0
+@pytest.mark.parametrize("form", [form for form in FORMS if form != "nova"])
+def test_what_is_answered_exactly_is_what_the_fine_trace_decides(form, bundled, tmp_path):
+    exact = acted = 0
+    for place, fine in enumerate(bundled.values()):
+        if len(sampled(fine, 4000)) < 2:
+            continue
+        rough = coarse(fine, form, tmp_path)
+        for policy in policies(fine)[place % 2 :: 2]:
+            if mk.answers(rough, policy).level == "exact":
+                of_fine, of_rough = (first_decision(mk.replay(trace, policy)) for trace in (fine, rough))
+                assert same(of_fine, of_rough), (fine.name, policy.options)
+                exact, acted = exact + 1, acted + bool(of_rough)
+    assert exact > 200
+    assert acted > 50
+
+
+@pytest.mark.parametrize("options", [{"progress_timeout": 10}, {"completion_timeout_per_gib": 48}])
+def test_where_it_is_approximate_the_coarse_trace_is_wrong_at_times(options, bundled, tmp_path):
+    fine = bundled["phases-of-seconds"]  # cancelled after 50 s
+    rough, only = coarse(fine, "C", tmp_path), {"progress_timeout": 0, "completion_timeout_per_gib": 0} | options
+    policy = mk.kubevirt("1.8", **only)
+    assert mk.answers(rough, policy).level == "approximate"
+    assert not same(*(first_decision(mk.replay(trace, policy)) for trace in (fine, rough)))
+
+
+def test_a_deadline_is_unseen_between_the_last_sample_and_the_end(bundled, tmp_path):
+    def level(form: str, deadline_s: int) -> str:
+        policy = mk.kubevirt("1.8", progress_timeout=0, completion_timeout_per_gib=deadline_s)
+        answer = mk.answers(coarse(fine, form, tmp_path), policy)
+        return answer.level if answer.level == "exact" else answer.why
+
+    fine = bundled["phases-of-seconds"]  # cancelled after 50.0 s; the lines come at 48.1 s and, of its end, at 52.2 s
+    why = "the deadline of 50 s passes between the last sample, at 48.1 s, and the end, at 52.2 s at the latest"
+    assert level("C", 50) == why
+    assert level("C", 46) == "exact"
+    assert level("C", 52) == "exact"
+    assert level("C cut", 50) == why.replace("52.2", "56.1")
+    assert level("virsh", 50) == why.replace("the end, at 52.2 s at the latest", "an end of which no time is known")
+    assert level("C", 2) == "the deadline of 2 s passes before the first sample, at 4.00 s"
+    fine = bundled["bursty"]  # completed after 26.8 s, which the final statistics of a newer log tell
+    assert level("C", 25).startswith("the deadline of 25 s passes between the last sample, at 24.")
+    assert level("virsh", 25) == "exact"
+
+
+def test_a_sweep_labels_the_settings_whose_deadline_is_unseen(bundled, tmp_path):
+    rough = coarse(bundled["phases-of-seconds"], "C", tmp_path)
+    swept = mk.sweep([rough], mk.kubevirt("1.8", progress_timeout=0), completion_timeout_per_gib=[40, 50, 60])
+    assert swept.table["basis"].tolist() == ["observed", "bounded", "observed"]
 
 
 def test_recordings_at_the_monitors_pace_answer_everything(bundled):
@@ -136,3 +183,29 @@ def test_a_source_that_never_has_a_column_says_so(bundled):
     )
     assert "needs bandwidth" in mk.answers(trace, mk.policy("kubevirt-1.9-stall")).why
     assert mk.answers(trace, mk.policy("kubevirt-1.8")).level == "exact"
+
+
+@pytest.mark.parametrize("form", ["C", "vdsm", "nova"])
+def test_the_time_of_an_end_that_was_told_is_kept(form, bundled, tmp_path):
+    for name in ("phases-of-seconds", "destination-killed", "converge-fast"):
+        fine = bundled[name]
+        told_ms = (fine.end_ns - fine.t0_ns) / 1e6
+        assert coarse(fine, form, tmp_path).meta.end.ended_by_ms == pytest.approx(told_ms, abs=501), name
+
+
+def test_the_time_of_an_end_may_come_from_the_object(bundled, tmp_path):
+    lines, vmim = tmp_path / "some.log", tmp_path / "vmim.yaml"
+    lines.write_text("\n".join(FORMS["C cut"](bundled["phases-of-seconds"])))
+    ended = datetime.datetime.fromtimestamp(rendering.START_NS // 10**9 + 51, datetime.UTC).isoformat()
+    state = {"migrationUid": rendering.UID, "failed": True, "completed": True, "endTimestamp": ended}
+    vmim.write_text(json.dumps({"kind": "VirtualMachineInstanceMigration", "metadata": {"uid": rendering.UID},
+                                "status": {"migrationState": state}}))  # fmt: skip
+    [trace] = mk.read_log(lines, manifests=[vmim])
+    assert trace.meta.end.outcome == "failed"
+    assert trace.meta.end.ended_by_ms == pytest.approx(52_000, abs=1)  # whole seconds, up to the next one
+
+
+@pytest.mark.parametrize("elapsed", [-1, 2**40, "5"])
+def test_a_final_time_that_cannot_be_is_refused(elapsed, bundled):
+    with pytest.raises(mk.MigkitError, match=r"final time_elapsed .*must be a number of ms"):
+        bundled["idle"].replace_meta(end=End(outcome="completed", completed={"time_elapsed": elapsed}))
