@@ -32,9 +32,10 @@ _MIGRATE_THREAD = "migkit-migrate"
 
 
 class Call(Protocol):
-    """The migrate call. `migration` is what it asks of libvirt."""
+    """The migrate call. `migration` is what it asks of libvirt, `notes` what whoever looks on should know of it."""
 
     migration: Migration
+    notes: tuple[str, ...]
 
     def __call__(self) -> None:
         """Migrates, and returns when that has ended. Raises SourceError, `lost` when only the connection was."""
@@ -99,6 +100,8 @@ class Beside:
         """Begins the migration where that is wanted."""
         self._put = put
         if self._call is not None:
+            for note in self._call.notes:
+                self._show(lambda view, said=note: view.said(said))  # type: ignore[misc]
             self._start(self._migrate, _MIGRATE_THREAD)
 
     def hear(self, event: Event) -> None:

@@ -22,6 +22,9 @@ from migkit.lab import guest, hosts
 from migkit.lab.run import booted, run
 from migkit.lab.scenario import Action, Guest, Migration, Scenario
 from migkit.lab.under import Migrating, Under
+from migkit.migration import MigrationOptions, request
+from migkit.migration.plan import known_to
+from migkit.units import MIB
 from tests.drivers.law import assert_within_the_spread, numbered, without_wakes
 
 if TYPE_CHECKING:
@@ -167,6 +170,39 @@ def test_a_stall_is_found_in_a_guest_that_writes_in_bursts(lab: Lab, tmp_path: P
     first, last = actions(trace)
     assert (first[0], last) == ("set_max_downtime", ("start_post_copy", None, "stall-post-copy"))
     assert trace.meta.end.outcome == "completed"
+
+
+VMI = """
+kind: VirtualMachineInstance
+apiVersion: kubevirt.io/v1
+metadata: {name: lab, namespace: lab}
+spec:
+  domain: {memory: {guest: 256Mi}, devices: {}}
+  volumes: [{name: virtio-disk0, emptyDisk: {capacity: 32Mi}}]
+status: {migrationMethod: BlockMigration}
+"""
+
+
+def test_a_disk_is_copied_because_the_vmi_says_so(lab: Lab, tmp_path: Path) -> None:
+    vmi = tmp_path / "vmi.yaml"
+    vmi.write_text(VMI)
+    about = Guest(pattern="sequential", ws_mib=64, rate_mibps=2, disk_mib=32)
+    asked = scenario(about, name="vmi-disk", bandwidth_mibps=64)
+    by_vmi = Under.of("1.9", ["--policy", "kubevirt-1.9", "--config", str(vmi), "--act"])
+    made = run(asked, lab, tmp_path, under=by_vmi)[-1]
+    trace, meta = made.trace, made.trace.meta
+    assert meta.end.outcome == "completed"
+    assert meta.migration.flag_names[-1] == "VIR_MIGRATE_NON_SHARED_INC"
+    assert meta.migration.parameters["migrate_disks"] == ["vda"]
+    assert trace.samples["disk_total_bytes"].max() == 32 * MIB
+    zeroes = known_to(
+        meta.host.libvirt_version, request("1.9", MigrationOptions(), block_migration=True, copy_disks=["vda"])
+    )
+    assert ("migrate_disks_detect_zeroes" in meta.migration.parameters) == (not zeroes.notes)
+    assert [e["text"] for e in made.told if e["event"] == "note"] == list(zeroes.notes)
+    assert meta.rule is not None
+    assert meta.rule.data_size_gb == 1
+    assert_the_law(trace, "kubevirt-1.9", {})
 
 
 # --- faults -----------------------------------------------------------------------------------------------------------
