@@ -45,11 +45,13 @@ _EVIDENCE: Final = {
 # Of libvirt's words for it, those that never change.
 CANCELLED: Final = "canceled by client"
 _DAEMON: Final = "on the source, as its daemon's user (root)"
-# The source's daemon about the destination (src/qemu/qemu_migration.c), and a command such as ssh that ended.
+# The source's daemon about the destination (src/qemu/qemu_migration.c), and ssh as it connects.
 _REMOTE: Final = re.compile(r"Failed to connect to remote libvirt URI (?P<uri>\S+?)(: (?P<why>(?s:.*))|$)")
-_BY_COMMAND: Final = re.compile(
-    r"(Cannot recv|End of file while reading) data: (?s:.+): (Connection reset by peer|Input/output error)"
+_BY_SSH: Final = re.compile(
+    r"(Cannot recv|End of file while reading) data: (?s:.*)"
+    r"(Host key verification failed|Permission denied \(|ssh: connect to host|ssh: Could not resolve|not found: )"
 )
+_SSH_HOST: Final = re.compile(r"connect to host (\S+) port|resolve hostname (\S+?):|\w+@(\S+?): Permission denied")
 _LOOK: Final = "look into libvirt's log and the guest's QEMU log on both hosts at that moment"
 
 
@@ -128,24 +130,33 @@ def unreachable(text: str, uri: str, side: str, *, by: str = "here") -> Failure 
     rule = next((rule for rule in connections() if rule.fits(None, text)), None)
     if rule is None:
         return None
-    words = {"there": side, "here": by, "host": _host(uri)}
+    words = {"there": side, "here": by, "host": _host(uri) or _named(text) or "HOST"}
     return Failure(what=rule.what.format(**words), why=rule.why, do=rule.do.format(**words), original=text)
 
 
 def _host(uri: str) -> str:
     try:
-        return urllib.parse.urlsplit(uri).hostname or "HOST"
+        return urllib.parse.urlsplit(uri).hostname or ""
     except ValueError:
-        return "HOST"
+        return ""
+
+
+def _named(text: str) -> str:
+    """The host that a text of SSH names."""
+    found = _SSH_HOST.search(text)
+    return next((name for name in found.groups() if name), "") if found else ""
 
 
 def _unreached(text: str) -> Failure | None:
-    """A migration that failed because a libvirt could not be connected to; None for any other text."""
+    """A migration that failed because the source's daemon could not connect to the destination; None for any other
+    text. What SSH says as it connects is that, too, where no URI stands before it (libvirt 9.0): migkit's own
+    connection stood when the migration was asked for."""
     remote = _REMOTE.search(text)
-    if remote is not None:
-        found = unreachable(remote["why"] or "", remote["uri"], "the destination", by=_DAEMON)
-        return found and dataclasses.replace(found, original=text)
-    return unreachable(text, "", "the other host") if _BY_COMMAND.search(text) else None
+    if remote is None and not _BY_SSH.search(text):
+        return None
+    why, uri = (text, "") if remote is None else (remote["why"] or "", remote["uri"])
+    found = unreachable(why, uri, "the destination", by=_DAEMON)
+    return found and dataclasses.replace(found, original=text)
 
 
 def failure_of(end: End) -> Failure | None:

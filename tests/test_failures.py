@@ -202,7 +202,13 @@ def test_who_connects_to_a_destination_is_the_daemon_and_its_host_is_named():
 
 
 def test_a_command_that_ended_is_no_daemon_that_went_away():
-    assert readable(38, UNREACHED[2][0]).what == "the other host does not let SSH in"
+    assert readable(38, UNREACHED[0][0]).what == "the destination is not trusted"
+    found = readable(38, UNREACHED[2][0])
+    assert found.what == "the destination does not let SSH in"
+    assert "ssh-copy-id USER@h;" in found.do
+    assert readable(38, UNREACHED[4][0]).do.endswith("qemu+ssh://h:PORT/system")
+    lost = "Cannot recv data: client_loop: send disconnect: Broken pipe: Connection reset by peer"
+    assert readable(38, lost).what == "the source's daemon went away"
     assert readable(38, "Cannot recv data: Connection reset by peer").what == "the source's daemon went away"
 
 

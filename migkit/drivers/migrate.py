@@ -11,10 +11,11 @@ from migkit.capture import source as s
 from migkit.capture.recorder import opened_for
 from migkit.capture.sampler import in_background
 from migkit.drivers.live import Live, live
-from migkit.errors import UsageError
+from migkit.errors import MigkitError, UsageError
 from migkit.meta import Migration
 from migkit.migration import MigrationOptions, Plan, Vmi, plan
 from migkit.policies.versions import Policy
+from migkit.schema import JOB_BOUNDED, JOB_NONE, JOB_UNBOUNDED
 
 
 def migrate(
@@ -53,10 +54,13 @@ def migrate(
     """
     if "call" in live_options:
         raise UsageError("migrate makes the migrate call itself")
+    if "://" not in to:
+        raise UsageError(f"destination {to!r}: write it as a URI of libvirt, e.g. qemu+ssh://{to or 'HOST'}/system")
     options = options or MigrationOptions()
     options = dataclasses.replace(options, allow_post_copy=bool(policy.options["allow_post_copy"]))
     with contextlib.ExitStack() as stack:
         opened = opened_for(stack, domain, lambda name: s.open_migratable(name, uri, waits=True))
+        _refuse_a_second(opened)
         found = _planned(opened, policy, options, vmi, block_migration=block_migration, ephemeral_bytes=ephemeral_bytes)
         call = _Migrate(opened, to, found, migrate_uri, _of_the_move(vmi))
         return live(
@@ -64,6 +68,21 @@ def migrate(
             data_size_gb=found.data_size_gb if data_size_gb is None else data_size_gb,
             has_vfio=found.has_vfio if has_vfio is None else has_vfio, **live_options,
         )  # fmt: skip
+
+
+def _refuse_a_second(domain: s.Migratable) -> None:
+    """Raises MigkitError where a migration runs already: it would be taken for the one begun here, and cancelled by
+    Ctrl-C. A call that is refused tells no more than nothing."""
+    try:
+        kind = in_background(domain.job_stats).get("type", JOB_NONE)
+    except s.SourceError:
+        return
+    if kind in (JOB_BOUNDED, JOB_UNBOUNDED):
+        name = in_background(domain.facts).domain.name
+        raise MigkitError(
+            f"{name}: a migration or another job of it runs already: look on with migkit shadow, or end it with virsh "
+            "domjobabort"
+        )
 
 
 def _planned(

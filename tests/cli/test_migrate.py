@@ -115,6 +115,7 @@ def test_a_post_copy_that_fails_says_what_to_do(capsys):
         (["shadow", "a", *POLICY, "--set", "progres_timeout=3"], "did you mean 'progress_timeout'?"),
         (["shadow", "a", *POLICY, "--interval", "0", *fake("fast")], "interval 0 ms"),
         (["migrate", "a", "b", *POLICY, "--bandwidth", "fast"], "'fast' is not a quantity"),
+        (["migrate", "a", "host2", *POLICY, *fake("fast")], "e.g. qemu+ssh://host2/system"),
     ],
 )
 def test_a_wrong_call_is_one_line_and_exit_2(arguments, said, capsys):
@@ -253,12 +254,31 @@ def test_ctrl_c_cancels_the_migration_that_was_begun_here(tmp_path):
     assert list(done.loc[done["source"] == "action", "action"]) == ["abort", "migrate"]
 
 
+def test_a_signal_that_is_passed_on_twice_at_once_is_one_ctrl_c(tmp_path):
+    process = _started("migrate", "web1", "fake://b", *fake("nonconverging", 1), *POLICY, "-o", str(tmp_path / "a"))
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGTERM)
+    out, _ = process.communicate(timeout=60)
+    assert json.loads(out.splitlines()[-1])["outcome"] == "cancelled"
+
+
+def test_a_migration_that_runs_already_is_not_taken_for_ones_own(capsys, monkeypatch):
+    monkeypatch.setattr(FakeDomain, "job_stats", lambda self: {"type": 2, "time_elapsed": 3})
+    assert main(["migrate", "web1", "fake://b", *fake("idle"), *POLICY]) == 1
+    err = capsys.readouterr().err
+    assert err.startswith("migkit: web1: a migration or another job of it runs already: look on with migkit shadow")
+    assert err.count("\n") == 1
+
+
 def test_ctrl_c_leaves_a_migration_alone_that_somebody_else_has_begun(tmp_path):
     process = _started("shadow", "web1", *fake("nonconverging", 1), *POLICY, "-o", str(tmp_path / "a"))
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     end = json.loads(out.splitlines()[-1])
     assert (process.returncode, end["outcome"], end["source"]) == (1, "interrupted", "the guest runs")
+    assert end["advice"] == [
+        "the migration goes on by itself: look on with migkit shadow, end it with virsh domjobabort"
+    ]
     assert err.startswith("migkit: web1: stopped watching, the migration is left to libvirt")
     assert mk.load(tmp_path / "a").meta.end.outcome == "interrupted"
 

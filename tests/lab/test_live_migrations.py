@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ import pytest
 
 import migkit as mk
 from migkit.capture.source import EVENT_SUSPENDED
+from migkit.drivers.beside import SAME_SIGNAL_S
 from migkit.drivers.wakes import LIVE_COLUMNS, decisions_table
 from migkit.lab import guest, hosts
 from migkit.lab.run import booted, run
@@ -381,6 +383,7 @@ def test_post_copy_cannot_be_cancelled_and_a_second_ctrl_c_leaves_it_to_libvirt(
         assert hosts.wait_until(lambda: count(migrating, "progress") >= seen + 2, 30)
         process.send_signal(signal.SIGINT)
         assert hosts.wait_until(lambda: count(migrating, "call") > 0, 30)
+        time.sleep(2 * SAME_SIGNAL_S)
         process.send_signal(signal.SIGINT)
         process.wait(20)
         assert hosts.wait_until(lambda: lab.a.qemu(asked.name) is None, 60)
