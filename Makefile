@@ -55,3 +55,4 @@ data: $(VENV)/.core ## the pages of data/ from the traces' metadata
 	$(BIN)/migkit info --columns > data/GLOSSARY.md
 	$(BIN)/migkit info data/traces --downtime > data/DOWNTIME.md
 	$(BIN)/migkit plot data/traces --kind downtime -o data --force
+	$(BIN)/python -m tests.cli.picture > data/migrate.svg

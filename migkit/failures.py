@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import re
 import tomllib
+import urllib.parse
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Final
@@ -43,6 +44,14 @@ _EVIDENCE: Final = {
 }  # fmt: skip
 # Of libvirt's words for it, those that never change.
 CANCELLED: Final = "canceled by client"
+_DAEMON: Final = "on the source, as its daemon's user (root)"
+# The source's daemon about the destination (src/qemu/qemu_migration.c), and ssh as it connects.
+_REMOTE: Final = re.compile(r"Failed to connect to remote libvirt URI (?P<uri>\S+?)(: (?P<why>(?s:.*))|$)")
+_BY_SSH: Final = re.compile(
+    r"(Cannot recv|End of file while reading) data: (?s:.*)"
+    r"(Host key verification failed|Permission denied \(|ssh: connect to host|ssh: Could not resolve|not found: )"
+)
+_SSH_HOST: Final = re.compile(r"connect to host (\S+) port|resolve hostname (\S+?):|\w+@(\S+?): Permission denied")
 _LOOK: Final = "look into libvirt's log and the guest's QEMU log on both hosts at that moment"
 
 
@@ -67,10 +76,19 @@ class Rule:
 
 
 @functools.cache
-def rules() -> tuple[Rule, ...]:
-    """The entries of failures.toml in their order."""
+def _read(table: str) -> tuple[Rule, ...]:
     text = (files("migkit") / "failures.toml").read_text()
-    return tuple(Rule(**entry) for entry in tomllib.loads(text)["failure"])
+    return tuple(Rule(**entry) for entry in tomllib.loads(text)[table])
+
+
+def rules() -> tuple[Rule, ...]:
+    """The failures of failures.toml in their order."""
+    return _read("failure")
+
+
+def connections() -> tuple[Rule, ...]:
+    """What ends a connection before it stands, of failures.toml, in its order."""
+    return _read("connection")
 
 
 def readable(code: int | None, text: str, *, outcome: str = "failed", phase: str = "") -> Failure:
@@ -85,6 +103,9 @@ def readable(code: int | None, text: str, *, outcome: str = "failed", phase: str
     """
     # QEMU may meet the cut connection before it has cancelled, and then words that as its end.
     meant = (None, CANCELLED) if outcome == "cancelled" else (code, text)
+    unreached = _unreached(text) if outcome == "failed" and phase != "post-copy" else None
+    if unreached is not None:
+        return dataclasses.replace(unreached, where_guest_runs=SOURCE)
     rule = next((rule for rule in rules() if rule.fits(*meant)), None)
     rule = rule or next((rule for rule in rules() if rule.by_code and rule.code == code), None)
     spread = outcome == "postcopy-failed" or (phase == "post-copy" and outcome != "completed")
@@ -95,6 +116,47 @@ def readable(code: int | None, text: str, *, outcome: str = "failed", phase: str
     if rule.where and not spread and outcome != "cancelled":
         where = _PLACES[rule.where]
     return Failure(what=rule.what, why=rule.why, do=rule.do, original=text, where_guest_runs=where)
+
+
+def unreachable(text: str, uri: str, side: str, *, by: str = "here") -> Failure | None:
+    """Why a libvirt could not be connected to, in words; None where it is not known.
+
+    Parameters: libvirt's `text`; the `uri` that was tried; `side`, whose libvirt that is; `by`, where and as whom the
+    connection is made.
+
+    >>> unreachable("Cannot recv data: Host key verification failed.: ...", "qemu+ssh://h2/system", "the source").what
+    'the source is not trusted'
+    """
+    rule = next((rule for rule in connections() if rule.fits(None, text)), None)
+    if rule is None:
+        return None
+    words = {"there": side, "here": by, "host": _host(uri) or _named(text) or "HOST"}
+    return Failure(what=rule.what.format(**words), why=rule.why, do=rule.do.format(**words), original=text)
+
+
+def _host(uri: str) -> str:
+    try:
+        return urllib.parse.urlsplit(uri).hostname or ""
+    except ValueError:
+        return ""
+
+
+def _named(text: str) -> str:
+    """The host that a text of SSH names."""
+    found = _SSH_HOST.search(text)
+    return next((name for name in found.groups() if name), "") if found else ""
+
+
+def _unreached(text: str) -> Failure | None:
+    """A migration that failed because the source's daemon could not connect to the destination; None for any other
+    text. What SSH says as it connects is that, too, where no URI stands before it (libvirt 9.0): migkit's own
+    connection stood when the migration was asked for."""
+    remote = _REMOTE.search(text)
+    if remote is None and not _BY_SSH.search(text):
+        return None
+    why, uri = (text, "") if remote is None else (remote["why"] or "", remote["uri"])
+    found = unreachable(why, uri, "the destination", by=_DAEMON)
+    return found and dataclasses.replace(found, original=text)
 
 
 def failure_of(end: End) -> Failure | None:
@@ -130,9 +192,9 @@ def in_a_line(failure: Failure) -> str:
     'cancelled'
     """
     if failure.what == NOT_KNOWN:
-        return failure.original or failure.what
+        return " ".join(failure.original.split()) or failure.what
     said = failure.what + (f": {failure.why}" if failure.why else "")
-    return said + (f" [{failure.original}]" if failure.original else "")
+    return said + (f" [{' '.join(failure.original.split())}]" if failure.original else "")
 
 
 def told(failure: Failure) -> str:

@@ -61,6 +61,8 @@ KNOWN = [
     (9, "operation failed: job 'migration out' failed: TLS handshake failed: Error in the certificate.",
      "the hosts do not trust each other", SOURCE),
     (45, "authentication failed: authentication failed", "the destination did not let the source in", SOURCE),
+    (9, "operation failed: Failed to connect to remote libvirt URI qemu+ssh://host2/system: Cannot recv data: : "
+        "Connection reset by peer", "the source cannot connect to the destination's libvirt", SOURCE),
     (38, "unable to connect to server at 'host2:49152': Connection refused", "the destination cannot be reached",
      SOURCE),
     (38, "unable to connect to server at 'host2:16509': No route to host", "the destination cannot be reached", SOURCE),
@@ -140,6 +142,85 @@ def test_no_entry_of_the_table_is_hidden_by_another():
         fitting = [rule for rule in failures.rules() if rule.fits(code, text)]
         met.add(fitting[0] if fitting else next(r for r in failures.rules() if r.by_code and r.code == code))
     assert [rule.pattern or rule.code for rule in failures.rules() if rule not in met] == []
+
+
+# The end of what libvirt 9.0 says where a connection by SSH, TCP or TLS does not come about; whom it blames, and why.
+UNREACHED = [
+    ("Cannot recv data: Host key verification failed.: Connection reset by peer", "{} is not trusted", "host key"),
+    ("Cannot recv data: @@@@@@@@@@@@@@@@@@@\n@    WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED!     @\n"
+     "Host key verification failed.: Connection reset by peer", "{} is not trusted", "another one"),
+    ("Cannot recv data: root@h: Permission denied (publickey).: Connection reset by peer",
+     "{} does not let SSH in", "none of the keys"),
+    ("Cannot recv data: Warning: Permanently added '10.72.132.24' (ED25519) to the list of known hosts. \n"
+     "Permission denied, please try again. \nroot@10.72.132.24: Permission denied "
+     "(publickey,gssapi-keyex,gssapi-with-mic,password).: Connection reset by peer",
+     "{} does not let SSH in", "none of the keys"),
+    ("Cannot recv data: ssh: connect to host h port 22: Connection refused: Connection reset by peer",
+     "{} cannot be reached by SSH", "SSH port"),
+    ("Cannot recv data: ssh: connect to host h port 22: No route to host: Connection reset by peer",
+     "{} cannot be reached", "no way"),
+    ("Cannot recv data: ssh: connect to host h port 22: Connection timed out: Connection reset by peer",
+     "{} does not answer", "firewall"),
+    ("Cannot recv data: ssh: Could not resolve hostname nowhere.invalid: Name or service not known: "
+     "Connection reset by peer", "the name of {} is not known", "SSH cannot turn it"),
+    ("End of file while reading data: sh: 1: nc: not found: Input/output error",
+     "{} lacks libvirt's helper for SSH", "virt-ssh-helper"),
+    ("Cannot recv data: kex_exchange_identification: Connection closed by remote host: Connection reset by peer",
+     "{} cannot be reached", "its own words"),
+    ("unable to connect to server at 'h:16509': Connection refused", "{} cannot be reached", "nobody listens"),
+    ("unable to connect to server at 'h:16509': No route to host", "{} cannot be reached", "firewall"),
+    ("Unable to resolve address 'h' service '16509': Name or service not known", "the name of {} is not known", ""),
+    ("Cannot read CA certificate '/etc/pki/CA/cacert.pem': No such file or directory",
+     "{} wants TLS, and there is no certificate", "+ssh"),
+]  # fmt: skip
+REMOTE = "operation failed: Failed to connect to remote libvirt URI qemu+ssh://host2/system: "
+
+
+@pytest.mark.parametrize(("text", "what", "why"), UNREACHED, ids=[text[:60] for text, *_ in UNREACHED])
+def test_a_destination_that_the_source_cannot_connect_to_is_blamed(text, what, why):
+    found = readable(9, REMOTE + text)
+    assert (found.what, found.where_guest_runs, found.original) == (
+        what.format("the destination"), SOURCE, REMOTE + text
+    )  # fmt: skip
+    assert why in found.why
+    assert "{" not in found.do
+    assert "\n" not in failures.in_a_line(found)
+
+
+@pytest.mark.parametrize(("text", "what", "why"), UNREACHED, ids=[text[:60] for text, *_ in UNREACHED])
+def test_a_source_that_migkit_cannot_connect_to_is_blamed(text, what, why):
+    found = failures.unreachable(text, "qemu+ssh://root@host1/system", "the source")
+    assert found is not None
+    assert found.what == what.format("the source")
+    assert why in found.why
+    assert "daemon's user" not in found.do
+
+
+def test_who_connects_to_a_destination_is_the_daemon_and_its_host_is_named():
+    text = REMOTE + UNREACHED[0][0]
+    assert readable(9, text).do.startswith("on the source, as its daemon's user (root), run: ssh host2 once")
+
+
+def test_a_command_that_ended_is_no_daemon_that_went_away():
+    assert readable(38, UNREACHED[0][0]).what == "the destination is not trusted"
+    found = readable(38, UNREACHED[2][0])
+    assert found.what == "the destination does not let SSH in"
+    assert "ssh-copy-id USER@h;" in found.do
+    assert readable(38, UNREACHED[4][0]).do.endswith("qemu+ssh://h:PORT/system")
+    lost = "Cannot recv data: client_loop: send disconnect: Broken pipe: Connection reset by peer"
+    assert readable(38, lost).what == "the source's daemon went away"
+    assert readable(38, "Cannot recv data: Connection reset by peer").what == "the source's daemon went away"
+
+
+@pytest.mark.parametrize("more", ["", ": Cannot recv data: : Connection reset by peer", ": the moon was full"])
+def test_a_destination_is_blamed_whatever_else_kept_the_source_from_it(more):
+    found = readable(9, REMOTE.removesuffix(": ") + more)
+    assert (found.what, found.where_guest_runs) == ("the source cannot connect to the destination's libvirt", SOURCE)
+
+
+def test_no_entry_of_the_connections_is_hidden_by_another():
+    met = {next(rule for rule in failures.connections() if rule.fits(None, text)) for text, *_ in UNREACHED}
+    assert [rule.pattern for rule in failures.connections() if rule not in met] == []
 
 
 @pytest.mark.parametrize(

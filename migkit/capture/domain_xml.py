@@ -21,7 +21,7 @@ def domain_from_xml(xml: str) -> Domain:
     memory = root.find("currentMemory")
     memory = root.find("memory") if memory is None else memory
     vcpu = root.find("vcpu")
-    devices = _host_devices(root)
+    devices = host_devices(root)
     return Domain(
         name=root.findtext("name", ""),
         uuid=root.findtext("uuid", ""),
@@ -53,8 +53,9 @@ def _first(element: ET.Element, *names: str) -> str:
     return next((element.attrib[name] for name in names if name in element.attrib), "")
 
 
-def _host_devices(root: ET.Element) -> list[tuple[str, bool]]:
-    """Short descriptions, and whether VFIO assigns the device: PCI and mediated devices yes, USB and SCSI no."""
+def host_devices(root: ET.Element) -> list[tuple[str, bool]]:
+    """A domain's assigned devices: a short description of each, and whether VFIO assigns it (PCI and mediated devices
+    yes, USB and SCSI no)."""
     found = [(_described(e), e.get("type") in ("pci", "mdev")) for e in root.iterfind("devices/hostdev")]
     return found + [(_described(e), True) for e in root.iterfind("devices/interface[@type='hostdev']")]
 

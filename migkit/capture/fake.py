@@ -16,6 +16,7 @@ import urllib.parse
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Final
+from xml.sax.saxutils import escape
 
 from migkit.capture import source as s
 from migkit.capture.course import Action, Course, Leg, Plan
@@ -186,6 +187,10 @@ class FakeDomain:
         )
         origin = f"fake domain, scenario {self.scenario}, seed {self.seed}"
         return s.Facts(domain=domain, host=Host(name="fake-host"), provenance="simulated", origin=origin)
+
+    def xml(self) -> str:
+        """A domain without devices."""
+        return f"<domain type='kvm'><name>{escape(self.name)}</name><devices/></domain>"
 
     def completed_stats(self) -> dict[str, Any] | None:
         stays = self.persistent or self.scenario == "arrived"

@@ -15,6 +15,7 @@ from migkit.capture.domain_xml import accelerator_from_xml, domain_from_xml
 from migkit.capture.relay import Relay, commands
 from migkit.capture.source import Event, Facts, SourceError
 from migkit.errors import MigkitError
+from migkit.failures import in_a_line, unreachable
 from migkit.meta import Domain, Host
 
 try:
@@ -144,7 +145,7 @@ class Destination:
 
     def __init__(self, uuid: str, uri: str) -> None:
         self._uuid, self._uri = uuid, uri
-        self._connection = connect(uri)
+        self._connection = connect(uri, side="the destination")
 
     def completed_stats(self) -> dict[str, Any] | None:
         with translated(self._connection):
@@ -272,8 +273,8 @@ def opened(make: Callable[[str, Relay | None], T], uri: str, via: str | None, vi
 class _UnreachableError(MigkitError):
     """libvirt cannot be reached; `text` is its message alone."""
 
-    def __init__(self, uri: str, text: str, hint: str) -> None:
-        super().__init__(f"{uri}: {text}{hint}")
+    def __init__(self, message: str, text: str) -> None:
+        super().__init__(message)
         self.text = text
 
 
@@ -285,14 +286,16 @@ def open_connection(uri: str, *, read_only: bool = True) -> Any:
     return connection
 
 
-def connect(uri: str, *, read_only: bool = True) -> Any:
-    """A first connection. Raises MigkitError that says what to do."""
+def connect(uri: str, *, read_only: bool = True, side: str = "the source") -> Any:
+    """A first connection; `side` says whose libvirt it is. Raises MigkitError that says what to do."""
     _event_loop()
     try:
         return open_connection(uri, read_only=read_only)
     except libvirt.libvirtError as error:
-        text = (error.get_error_message() or str(error)).splitlines()[0]
-        raise _UnreachableError(uri, text, _hint(text)) from None
+        text = error.get_error_message() or str(error)
+        line, failure = text.splitlines()[0], unreachable(text, uri, side)
+        told = f"{in_a_line(failure)}; to do: {failure.do}" if failure else line + _hint(line)
+        raise _UnreachableError(f"{uri}: {told}", line) from None
 
 
 def _hint(text: str) -> str:

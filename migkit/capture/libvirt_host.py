@@ -46,7 +46,7 @@ class LibvirtHost:
         self._handles: list[int] = []
         self._domains: dict[str, Any] = {}
         self._permits = threading.BoundedSemaphore(CALLS_AT_ONCE)
-        self.connection = connect(uri)
+        self.connection = connect(uri, side="the host")
 
     def running(self) -> list[tuple[str, str]]:
         with self._call() as connection:

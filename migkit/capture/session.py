@@ -232,8 +232,9 @@ class Session:
             return True
         name = self._facts.domain.name
         if row.get("action") == MIGRATE:
-            why = in_a_line(readable(row["error_code"], row["error_text"]))
-            raise MigkitError(f"{name}: the migration did not begin: {why}")
+            failure = readable(row["error_code"], row["error_text"])
+            todo = f"; to do: {failure.do}" if failure.why else ""
+            raise MigkitError(f"{name}: the migration did not begin: {in_a_line(failure)}{todo}")
         if row.get("error_code") == s.NO_DOMAIN:
             raise MigkitError(f"{name}: the domain went away before a migration began")
         if row.get("error_code") in s.NEVER:

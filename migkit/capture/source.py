@@ -134,6 +134,9 @@ class Actable(Source, Protocol):
 class Migratable(Actable, Protocol):
     """A domain of which a migration can be started."""
 
+    def xml(self) -> str:
+        """libvirt's XML description of the running domain."""
+
     def migrate(self, destination: str, flags: int, parameters: Mapping[str, Any]) -> None:
         """Migrates the domain to the libvirt at a URI and returns when that has ended. Raises SourceError when it
         fails, `lost` when only the connection was: then nobody knows."""

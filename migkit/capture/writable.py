@@ -17,6 +17,10 @@ class WritableDomain(LibvirtDomain):
 
     read_only = False
 
+    def xml(self) -> str:
+        with self._errors():
+            return str(self._domain.XMLDesc())
+
     def abort_job(self) -> None:
         with self._errors():
             self._domain.abortJob()

@@ -9,13 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from migkit.cli.policies import parse_options
-from migkit.errors import MigkitError, UsageError
+from migkit.cli.policies import parse_options, size_bytes
+from migkit.errors import MigkitError, UsageError, unknown
 
 if TYPE_CHECKING:
     from migkit.manifest import Configuration
-    from migkit.migration import Request
-    from migkit.migration.volumes import Classified, DiskChoice
+    from migkit.migration import Plan
 
 # What turns a flag on, besides the options of its name.
 _BECAUSE = {
@@ -76,16 +75,15 @@ class _Asked:
     """All that is to be told about one version."""
 
     configuration: Configuration
-    request: Request
-    volumes: dict[str, Classified]
-    disks: list[DiskChoice] | None
-    data_size_gb: int | None
+    plan: Plan
     deadline_s: int | None
     without_ephemeral: bool
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Prints flags, parameters, options and disks."""
+    if arguments.disk_size and not arguments.print_xml:
+        raise UsageError("--disk-size is for --print-xml alone: give that, too, or leave it out")
     if arguments.print_xml:
         print(_destination_xml(arguments), end="")
     elif arguments.all_versions:
@@ -97,19 +95,26 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _ask(arguments: argparse.Namespace, version: str | None) -> _Asked:
-    from migkit.migration import classify, copy_list, request
+    from migkit.migration import plan
 
     found = configuration(arguments, version)
-    chosen, vmi = found.policy.version, found.vmi
-    volumes = classify(chosen, vmi) if vmi else {}
-    disks = copy_list(_xml(arguments), volumes) if arguments.xml else None
-    copied = None if disks is None else [disk.target for disk in disks if disk.copied]
-    block = arguments.block_migration or (vmi is not None and vmi.block_migration)
-    asked = request(chosen, found.migration, block_migration=block, paused=arguments.paused, copy_disks=copied)
-    size = vmi.data_size_gb(chosen, ephemeral_bytes=_bytes(arguments.ephemeral, "--ephemeral")) if vmi else None
+    ephemeral = ephemeral_bytes(arguments, found)
+    planned = plan(
+        found.policy.version, found.migration, vmi=found.vmi, xml=_xml(arguments) if arguments.xml else None,
+        block_migration=arguments.block_migration, paused=arguments.paused, ephemeral_bytes=ephemeral,
+    )  # fmt: skip
+    size = planned.data_size_gb
     deadline = None if size is None else found.policy.computed(data_size_gb=size, has_vfio=False).acceptable_s
-    return _Asked(configuration=found, request=asked, volumes=volumes, disks=disks, data_size_gb=size,
-                  deadline_s=deadline, without_ephemeral=block and arguments.ephemeral == "0")  # fmt: skip
+    return _Asked(configuration=found, plan=planned, deadline_s=deadline,
+                  without_ephemeral=planned.block_migration and not ephemeral)  # fmt: skip
+
+
+def ephemeral_bytes(arguments: argparse.Namespace, found: Configuration) -> int:
+    """What --ephemeral says. Raises UsageError where there is no VMI whose deadline it would count into."""
+    size = size_bytes(arguments.ephemeral, "--ephemeral")
+    if size and found.vmi is None:
+        raise UsageError("--ephemeral counts into the deadline of a VMI: give its manifest, too")
+    return size
 
 
 def _xml(arguments: argparse.Namespace) -> str:
@@ -125,15 +130,6 @@ def _xml(arguments: argparse.Namespace) -> str:
     return text
 
 
-def _bytes(text: str, where: str) -> int:
-    from migkit.policies.size import parse_quantity
-
-    try:
-        return int(parse_quantity(text))
-    except UsageError as error:
-        raise UsageError(f"{where}: {error}") from None
-
-
 def _destination_xml(arguments: argparse.Namespace) -> str:
     from migkit.migration import rewritten
 
@@ -141,7 +137,12 @@ def _destination_xml(arguments: argparse.Namespace) -> str:
         raise UsageError("--print-xml needs --vmi FILE and --xml FILE")
     found = configuration(arguments, arguments.version)
     assert found.vmi is not None
-    sizes = {name: _bytes(size, f"--disk-size {name}") for name, size in parse_options(arguments.disk_size).items()}
+    names = [volume.name for volume in found.vmi.volumes]
+    sizes = {}
+    for name, size in parse_options(arguments.disk_size).items():
+        if name not in names:
+            raise type(error := unknown("volume", name, names))(f"--disk-size: {error}")
+        sizes[name] = size_bytes(size, f"--disk-size {name}")
     return rewritten(found.policy.version, _xml(arguments), found.vmi, sizes)
 
 
@@ -154,7 +155,7 @@ def _every_version(arguments: argparse.Namespace) -> str:
     lines = []
     for version in VERSIONS:
         try:
-            asked = _ask(arguments, version).request
+            asked = _ask(arguments, version).plan.request
         except MigkitError as error:
             lines.append((version, "-", str(error)))
         else:
@@ -165,7 +166,7 @@ def _every_version(arguments: argparse.Namespace) -> str:
 
 
 def _told(asked: _Asked) -> str:
-    found, request = asked.configuration, asked.request
+    found, request = asked.configuration, asked.plan.request
     from migkit.migration import FLAGS, PARAMETERS
     from migkit.migration.request import applies
 
@@ -184,40 +185,41 @@ def _told(asked: _Asked) -> str:
 
 def _of_the_guest(asked: _Asked) -> list[str]:
     """Volumes, disks and the deadline, as far as they are known."""
-    parts, vmi = [], asked.configuration.vmi
-    if asked.volumes:
-        rows = [(name, found.kind or "none", found.why) for name, found in asked.volumes.items()]
+    parts, vmi, plan = [], asked.configuration.vmi, asked.plan
+    if plan.volumes:
+        rows = [(name, found.kind or "none", found.why) for name, found in plan.volumes.items()]
         parts.append("volumes\n" + _columns([("volume", "class", "why"), *rows]))
-    if asked.disks:
-        chosen = [(d.target, d.volume or "-", "copied" if d.copied else "not copied", d.why) for d in asked.disks]
+    if plan.disks:
+        chosen = [(d.target, d.volume or "-", "copied" if d.copied else "not copied", d.why) for d in plan.disks]
         parts.append("disks\n" + _columns([("disk", "volume", "", "why"), *chosen]))
-    elif asked.disks is None and "VIR_MIGRATE_NON_SHARED_INC" in asked.request.flag_names:
+    elif plan.disks is None and plan.block_migration:
         parts.append("which disks are copied follows from the domain's XML: give --xml FILE")
     if vmi is not None:
         per_gb = asked.configuration.policy.options["completion_timeout_per_gib"]
         origin = asked.configuration.origins["completion_timeout_per_gib"]
         deadline = (
-            f"{asked.deadline_s} s: {asked.data_size_gb} GB x {per_gb} s ({origin})" if asked.deadline_s else "none"
+            f"{asked.deadline_s} s: {plan.data_size_gb} GB x {per_gb} s ({origin})" if asked.deadline_s else "none"
         )
         more = "; files of ephemeral disks come on top (--ephemeral SIZE)" if asked.without_ephemeral else ""
         parts.append(f"completion deadline {deadline}{more}")
-        parts += ["the VMI has host devices, a GPU or an SR-IOV interface (VFIO)"] if vmi.has_vfio else []
+    if plan.has_vfio:
+        parts.append("the guest has host devices, a GPU or an SR-IOV interface (VFIO)")
     return parts
 
 
 def _plain(asked: _Asked) -> dict[str, Any]:
-    found = asked.configuration
+    found, plan = asked.configuration, asked.plan
     return {
         "version": found.policy.version,
         "version_from": found.version_from,
-        **dataclasses.asdict(asked.request),
+        **dataclasses.asdict(plan.request),
         "options": dataclasses.asdict(found.migration),
         "origins": dict(found.migration_origins),
-        "volumes": {name: {"class": one.kind, "why": one.why} for name, one in asked.volumes.items()},
-        "disks": [dataclasses.asdict(disk) for disk in asked.disks or []],
-        "data_size_gb": asked.data_size_gb,
+        "volumes": {name: {"class": one.kind, "why": one.why} for name, one in plan.volumes.items()},
+        "disks": [dataclasses.asdict(disk) for disk in plan.disks or []],
+        "data_size_gb": plan.data_size_gb,
         "deadline_s": asked.deadline_s,
-        "has_vfio": found.vmi.has_vfio if found.vmi else None,
+        "has_vfio": plan.has_vfio,
     }
 
 

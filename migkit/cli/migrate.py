@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
+from migkit.cli.flags import ephemeral_bytes
 from migkit.cli.lived import add_live_options, watched
 from migkit.cli.policies import one_configuration
 
@@ -27,7 +28,11 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument(
         "--bandwidth", metavar="RATE", help="the most to send in a second, e.g. 64Mi (= --set bandwidth_per_migration)"
     )
-    parser.add_argument("--block-migration", action="store_true", help="copy the disks that are not shared, too")
+    parser.add_argument("--block-migration", action="store_true", help="copy disks (default: as the VMI says)")
+    parser.add_argument(
+        "--ephemeral", metavar="SIZE", default="0",
+        help="the files of ephemeral disks, which no manifest tells: with --config VMI they count into the deadline",
+    )  # fmt: skip
     parser.add_argument("--migrate-uri", metavar="URI", help="where memory goes if not to DEST-URI's host: tcp://HOST")
     add_live_options(parser)
     parser.set_defaults(handler=run)
@@ -38,13 +43,15 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.bandwidth is not None:
         arguments.set.insert(0, f"bandwidth_per_migration={arguments.bandwidth}")
     configuration = one_configuration(arguments, "migrate")
+    ephemeral = ephemeral_bytes(arguments, configuration)
 
     def go(**options: Any) -> Live:
         from migkit.drivers.migrate import migrate
 
         return migrate(
             arguments.domain, arguments.to, configuration.policy, options=configuration.migration,
-            block_migration=arguments.block_migration, migrate_uri=arguments.migrate_uri, act=arguments.act, **options,
+            vmi=configuration.vmi, block_migration=arguments.block_migration, ephemeral_bytes=ephemeral,
+            migrate_uri=arguments.migrate_uri, act=arguments.act, **options,
         )  # fmt: skip
 
     return watched(arguments, configuration, go)

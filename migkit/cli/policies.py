@@ -76,6 +76,19 @@ def _configured(arguments: argparse.Namespace, text: str) -> tuple[str, Configur
     return label or found.policy.name, found
 
 
+def size_bytes(text: str, where: str) -> int:
+    """A size in bytes, a quantity of 0 or more. Raises UsageError that names where it was given."""
+    from migkit.policies.size import parse_quantity, rounded_up
+
+    try:
+        size = parse_quantity(text)
+    except UsageError as error:
+        raise UsageError(f"{where}: {error}") from None
+    if not 0 <= size < 2**63:
+        raise UsageError(f"{where}: {text} is no size of a file: it must be 0 or more, and below 8Ei")
+    return int(rounded_up(size))
+
+
 def one_configuration(arguments: argparse.Namespace, verb: str) -> Configuration:
     """The policy of a verb that runs one, and the options of the migration. Raises UsageError unless it is one."""
     if len(arguments.policy) > 1 or not (arguments.policy or arguments.config):

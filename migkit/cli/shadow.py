@@ -11,6 +11,7 @@ from migkit.cli.record import add_via_options
 
 if TYPE_CHECKING:
     from migkit.drivers.live import Live
+    from migkit.manifest import Configuration
 
 
 def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -34,7 +35,17 @@ def run(arguments: argparse.Namespace) -> int:
         from migkit.drivers.live import live
 
         return live(
-            arguments.domain, configuration.policy, via=arguments.via, via_socket=arguments.via_socket, **options
-        )
+            arguments.domain, configuration.policy, via=arguments.via, via_socket=arguments.via_socket,
+            **_of_the_vmi(configuration, options),
+        )  # fmt: skip
 
     return watched(arguments, configuration, go)
+
+
+def _of_the_vmi(configuration: Configuration, options: dict[str, Any]) -> dict[str, Any]:
+    """The options with what the VMI says of data size and assigned devices, where the command line does not."""
+    from migkit.migration import plan
+
+    found = plan(configuration.policy.version, configuration.migration, vmi=configuration.vmi)
+    told = {"data_size_gb": found.data_size_gb, "has_vfio": found.has_vfio or None}
+    return options | {name: value for name, value in told.items() if options[name] is None}

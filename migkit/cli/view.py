@@ -28,7 +28,10 @@ _TOLD: Final = (
 
 
 class View:
-    """What all views know: the newest statistics of the running migration, decisions that were not yet shown."""
+    """What all views know: the newest statistics of the running migration, decisions that were not yet shown. `early`:
+    it has something to show while libvirt still prepares the migration and all its numbers are zeros."""
+
+    early = False
 
     def __init__(self, beside: Beside, every_s: float) -> None:
         self.beside, self._every_s = beside, every_s
@@ -40,7 +43,7 @@ class View:
 
     def saw(self, row: Row) -> None:
         """A row of the trace."""
-        if row.get("job_type") == JOB_UNBOUNDED and row.get("data_total_bytes"):
+        if row.get("job_type") == JOB_UNBOUNDED and (is_counted(row) or not is_counted(self.newest)):
             self.newest = row
         if row.get("action") == MIGRATE or (row.get("action") == "abort" and self.beside.cancelling):
             self.called(row)
@@ -51,7 +54,7 @@ class View:
             self._shown += 1
             self.decided(told)
         now_s = time.monotonic()
-        if self.newest and now_s - self._drawn_s >= self._every_s:
+        if self.newest and (self.early or is_counted(self.newest)) and now_s - self._drawn_s >= self._every_s:
             self._drawn_s = now_s
             self.progress()
 
@@ -133,6 +136,8 @@ class LineView(View):
 class ScreenView(LineView):
     """Lines that are drawn over themselves at the bottom, while decisions scroll away above them."""
 
+    early = True
+
     def __init__(self, beside: Beside, out: TextIO | None = None) -> None:
         super().__init__(beside, out, DRAW_S)
         self._height = 0
@@ -148,7 +153,7 @@ class ScreenView(LineView):
         moment = self.beside.moment
         lines = [bar(self.newest, wide), "  ".join(state_parts(self.newest)[1:])]
         if moment is not None:
-            lines.append(next_line(moment.deadlines, moment.values, ended=moment.ended))
+            lines.append(next_line(moment.deadlines, moment.values, ended=moment.ended, acts=self.beside.acts))
         self._write([line[: wide - 1] for line in lines], keep=False)
 
     def close(self) -> None:
@@ -180,6 +185,11 @@ def decision_line(told: Row, *, acts: bool) -> str:
     return f"{told['t_s']:7.1f} s  {would}{what}{done}  {told['reason']}: {told['evidence']}"
 
 
+def is_counted(row: Row) -> bool:
+    """Whether libvirt has begun to count; until then all its numbers are zeros."""
+    return bool(row.get("data_total_bytes"))
+
+
 def bar(row: Row, wide: int) -> str:
     """How much of the data has gone, as a bar; it goes back where the guest writes faster than it is sent."""
     total, left = row.get("data_total_bytes") or 0, row.get("data_remaining_bytes") or 0
@@ -188,11 +198,15 @@ def bar(row: Row, wide: int) -> str:
     full = int(share * room)
     drawn = f"[{'#' * full}{'.' * (room - full)}] {share:4.0%}"
     elapsed = format_s(row.get("time_elapsed_ms", 0) // 1000)
+    if not total:
+        return f"[{'.' * room}]    –  preparing  {elapsed}"
     return f"{drawn}  {format_bytes(left)} left of {format_bytes(total)}  {elapsed}"
 
 
 def state_parts(row: Row) -> list[str]:
-    """The numbers that matter, each with its name."""
+    """The numbers that matter, each with its name; a dash for all of them while there are none."""
+    if not is_counted(row):
+        return [f"{format_s(row.get('time_elapsed_ms', 0) / 1000)}: preparing", "–"]
     page = row.get("memory_page_size_bytes") or 4096
     parts = [
         f"{format_s(row.get('time_elapsed_ms', 0) / 1000)}: {format_bytes(row.get('data_remaining_bytes') or 0)} left"
@@ -209,11 +223,12 @@ def state_parts(row: Row) -> list[str]:
     return parts
 
 
-def next_line(deadlines: list[tuple[str, float]], values: Row, *, ended: bool) -> str:
-    """What the rule waits for."""
+def next_line(deadlines: list[tuple[str, float]], values: Row, *, ended: bool, acts: bool = True) -> str:
+    """What the rule waits for; one that does not act believes that its calls were made."""
     if ended:
         return "the rule has ended"
-    mode = {"PostCopy": "post-copy: the rule only looks on", "Paused": "the rule takes the guest as paused"}.get(
+    post_copy = "post-copy" if acts else "as if post-copy had begun"
+    mode = {"PostCopy": f"{post_copy}: the rule only looks on", "Paused": "the rule takes the guest as paused"}.get(
         values["mode"]
     )
     told = [mode] if mode else []

@@ -71,6 +71,8 @@ def _advice(outcome: str, here: State | None, there: State | None) -> list[str]:
             "virsh migrate DOMAIN DEST-URI --live --p2p --postcopy --postcopy-resume",
             "if that cannot be: destroy it on both and start it anew; what it had not written to its disks is lost",
         ]
+    if outcome == "interrupted" and here is not None and here != _GONE:
+        return ["the migration goes on by itself: look on with migkit shadow, end it with virsh domjobabort"]
     runs_here, runs_there = _runs(here), _runs(there)
     if runs_here and runs_there:
         return ["the guest runs on BOTH hosts: pause one of the two at once, before its disks are damaged"]

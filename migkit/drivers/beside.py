@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
@@ -29,12 +30,15 @@ _CHANNEL = 16
 # How long the end waits for the migrate call: libvirt clears up on both hosts before it returns.
 CALL_S = 15.0
 _MIGRATE_THREAD = "migkit-migrate"
+# A signal that comes again so soon is the same Ctrl-C: `timeout` or `sudo` pass on what the terminal sends as well.
+SAME_SIGNAL_S = 0.3
 
 
 class Call(Protocol):
-    """The migrate call. `migration` is what it asks of libvirt."""
+    """The migrate call. `migration` is what it asks of libvirt, `notes` what whoever looks on should know of it."""
 
     migration: Migration
+    notes: tuple[str, ...]
 
     def __call__(self) -> None:
         """Migrates, and returns when that has ended. Raises SourceError, `lost` when only the connection was."""
@@ -90,6 +94,7 @@ class Beside:
         self._lock = threading.Lock()
         self._call, self._migrate_error = call, ""
         self._failed = self._begun = self.cancelling = False
+        self._cancelled_s = 0.0
         self._over = threading.Event()
         self._threads: list[threading.Thread] = []
 
@@ -99,6 +104,8 @@ class Beside:
         """Begins the migration where that is wanted."""
         self._put = put
         if self._call is not None:
+            for note in self._call.notes:
+                self._show(lambda view, said=note: view.said(said))  # type: ignore[misc]
             self._start(self._migrate, _MIGRATE_THREAD)
 
     def hear(self, event: Event) -> None:
@@ -175,9 +182,11 @@ class Beside:
     def interrupted(self) -> bool:
         """Ctrl-C: True where it is answered by cancelling the migration, the first time; may be called from a signal
         handler at any moment."""
-        if self._call is None or self.cancelling or self._over.is_set():
+        if self._call is None or self._over.is_set():
             return False
-        self.cancelling = True
+        if self.cancelling:
+            return time.monotonic() - self._cancelled_s < SAME_SIGNAL_S
+        self.cancelling, self._cancelled_s = True, time.monotonic()
         self._start(self._cancel, "migkit-cancel")
         return True
 

@@ -75,7 +75,8 @@ def evidence(monitor: Monitor, t_ns: int) -> str:
         return _tuning(monitor)
     if reason == "initial-downtime":
         limit_ms = min(monitor.options.max_downtime_ms, base.QEMU_DEFAULT_DOWNTIME_MS)
-        return f"the first limit while stall detection is on: {format_ms(limit_ms)}; {_left(monitor)}"
+        left = _left(monitor) if monitor.state.remaining else "libvirt has not begun to count what is left"
+        return f"the first limit while stall detection is on: {format_ms(limit_ms)}; {left}"
     if reason == "stuck":
         idle_s = (t_ns - monitor.state.last_progress_ns) / NS_PER_S
         return (f"remaining not lower for {idle_s:.1f} s, more than {monitor.options.progress_timeout_s} s; "

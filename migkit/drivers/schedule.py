@@ -149,7 +149,8 @@ def _schedule(reading: _Reading, first_ns: int, *, events: bool) -> Schedule:
 
 def _wakes(first_ns: int, events_ns: Ints, end_ns: int) -> tuple[Ints, Bools]:
     """When the monitor wakes, and whether by an event: it polls from `first_ns` on, and 400 ms after each event anew;
-    an event goes before a poll of the same moment. Once a wake is due behind `end_ns`, no event is waited for either.
+    an event goes before a poll of the same moment. An event up to `end_ns` wakes it even where the next poll would be
+    due behind that: the last pass may end less than 400 ms before the migration does.
     """
     starts = np.concatenate([[first_ns], events_ns + POLL_NS])
     stops = np.concatenate([events_ns, [max(end_ns, first_ns) + 1]])
@@ -158,10 +159,9 @@ def _wakes(first_ns: int, events_ns: Ints, end_ns: int) -> tuple[Ints, Bools]:
     place = np.repeat(np.arange(len(starts)), polls + 1)
     number = np.arange(ends[-1]) - (ends - polls - 1)[place]
     event = number == polls[place]
-    t_ns = np.where(event, stops[place], starts[place] + number * POLL_NS)[:-1]
-    due_ns = np.concatenate([[first_ns], t_ns + POLL_NS])
-    count = int(np.argmax(np.concatenate([due_ns[:-1] > end_ns, [True]])))
-    return t_ns[:count], event[:-1][:count]
+    t_ns = np.where(event, stops[place], starts[place] + number * POLL_NS)
+    count = int(np.searchsorted(t_ns, end_ns, side="right"))
+    return t_ns[:count], event[:count]
 
 
 def _acted_ns(trace: Columns) -> int:

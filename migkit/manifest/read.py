@@ -193,8 +193,10 @@ def _version(documents: Iterable[Document], version: str | None) -> tuple[str, s
         match = re.match(r"v?(\d+\.\d+)", str(document.object_at("status").get("observedKubeVirtVersion", "")))
         if match:
             if match[1] not in VERSIONS:
-                raise MigkitError(f"{document.where}: status.observedKubeVirtVersion: KubeVirt {match[1]} is not known "
-                                  f"to this migkit; name the nearest one, e.g. --policy kubevirt-main")  # fmt: skip
+                raise MigkitError(
+                    f"{document.where}: status.observedKubeVirtVersion: KubeVirt {match[1]} is not known to this "
+                    f"migkit; name the nearest: --policy kubevirt-main, or --version main"
+                )
             return match[1], f"{document.where}: status.observedKubeVirtVersion"
     return NEWEST, _ASSUMED
 

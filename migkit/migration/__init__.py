@@ -1,5 +1,6 @@
 """What is asked of libvirt for a migration: flags, parameters, which disks. Pure; libvirt itself is not needed."""
 
+from migkit.migration.plan import Plan, plan
 from migkit.migration.request import (
     FLAGS,
     PARAMETERS,
@@ -18,6 +19,7 @@ __all__ = [
     "FLAGS",
     "PARAMETERS",
     "MigrationOptions",
+    "Plan",
     "Request",
     "Vmi",
     "bandwidth_mibps",
@@ -25,6 +27,7 @@ __all__ = [
     "copy_list",
     "flags_value",
     "parallel_connections",
+    "plan",
     "read_vmi",
     "request",
     "rewritten",

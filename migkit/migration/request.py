@@ -173,6 +173,8 @@ def bandwidth_mibps(quantity: str | int) -> int:
         raise UsageError(f"bandwidth_per_migration: {error}") from None
     if number < 0:
         raise UsageError(f"bandwidth_per_migration: {quantity} is less than 0")
+    if number >= 2**63:
+        raise UsageError(f"bandwidth_per_migration: {quantity} is more than 64 bits hold (less than 8Ei bytes/s)")
     whole = int(number)
     return 1 if 0 < whole < MIB else int(whole / MIB + 0.5)
 

@@ -27,11 +27,14 @@ def parse_quantity(text: str | int) -> Decimal:
     if match is None:
         raise UsageError(f"{text!r} is not a quantity; write for example 4Gi, 512Mi or 2000000000")
     number, suffix = match.groups()
-    with localcontext(prec=80):
-        if suffix in _BINARY:
-            return Decimal(number) * _BINARY[suffix]
-        exponent = _DECIMAL[suffix] if suffix in _DECIMAL else int(suffix[1:])
-        return Decimal(number).scaleb(exponent)
+    try:
+        with localcontext(prec=80):
+            if suffix in _BINARY:
+                return Decimal(number) * _BINARY[suffix]
+            exponent = _DECIMAL[suffix] if suffix in _DECIMAL else int(suffix[1:])
+            return Decimal(number).scaleb(exponent)
+    except (ArithmeticError, ValueError):
+        raise UsageError(f"{text!r} is not a quantity: its exponent is beyond all bounds") from None
 
 
 def data_size_gb(

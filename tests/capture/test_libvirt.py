@@ -136,6 +136,28 @@ def test_what_cannot_be_reached_is_one_line(words, said, capsys, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("said_by_ssh", "words"),
+    [
+        ("Host key verification failed.", "the source is not trusted: SSH does not know its host key"),
+        ("root@h: Permission denied (publickey).", "the source does not let SSH in: "),
+        ("ssh: connect to host h port 22: Connection refused", "the source cannot be reached by SSH: "),
+    ],
+)
+def test_what_ssh_says_is_handed_on_with_what_to_do(said_by_ssh, words, capsys, tmp_path):
+    ssh = tmp_path / "ssh"
+    ssh.write_text(f"#!/bin/sh\necho '{said_by_ssh}' >&2\nexit 255\n")
+    ssh.chmod(0o700)
+    output = tmp_path / "a.parquet"
+    assert main(["record", "g", "-c", f"qemu+ssh://root@h/system?command={ssh}", "-o", str(output)]) == 1
+    said = capsys.readouterr().err
+    assert words in said
+    assert said_by_ssh in said
+    assert "; to do: " in said
+    assert "libvirtd" not in said
+    assert said.count("\n") == 1
+
+
 def test_no_permission_on_the_socket_says_what_to_do(capsys, monkeypatch, tmp_path):
     def refuse(_uri):
         raise libvirt.libvirtError("Failed to connect socket to '/run/libvirt/libvirt-sock-ro': Permission denied")

@@ -11,6 +11,7 @@ from migkit.policies.versions import VERSIONS
 from tests.migration.test_volumes import HERE
 
 VMI, XML = str(HERE / "vmi.yaml"), str(HERE / "domain.xml")
+PRINTED = ["--vmi", VMI, "--xml", XML, "--print-xml"]
 CLUSTER = """
 kind: KubeVirt
 metadata: {name: kubevirt}
@@ -113,12 +114,33 @@ def test_the_destinations_xml_can_be_printed(said):
         (["--vmi", VMI, "--xml", XML, "--print-xml", "--disk-size", "data=big"], 2, "--disk-size data: 'big' is not"),
         (["--vmi", VMI, "--ephemeral", "some"], 2, "--ephemeral: 'some' is not a quantity"),
         (["--all-versions", "--version", "1.9"], 2, "leave out --version"),
+        (["--vmi", VMI, "--ephemeral=-5Gi"], 2, "--ephemeral: -5Gi is no size of a file: it must be 0 or more"),
+        (["--vmi", VMI, "--ephemeral", "1e99999999999"], 2, "--ephemeral: '1e99999999999' is not a quantity"),
+        (["--ephemeral", "5Gi"], 2, "--ephemeral counts into the deadline of a VMI: give its manifest, too"),
+        ([*PRINTED, "--disk-size", "data=-5Gi"], 2, "--disk-size data: -5Gi is no size of a file"),
+        ([*PRINTED, "--disk-size", "dat=5Gi"], 2, "--disk-size: unknown volume 'dat': did you mean 'data'?"),
+        (["--vmi", VMI, "--disk-size", "data=5Gi"], 2, "--disk-size is for --print-xml alone"),
+        (["--set", "bandwidth_per_migration=8Ei"], 2, "bandwidth_per_migration: 8Ei is more than 64 bits hold"),
     ],
 )
 def test_what_is_wrong_is_one_line(said, words, code, text):
     error = said(*words, code=code)
     assert text in error
     assert error.count("\n") == 1
+
+
+def test_a_version_that_is_not_known_yet_names_the_options_of_every_verb(said, tmp_path):
+    path = tmp_path / "kubevirt.yaml"
+    path.write_text(CLUSTER.replace("v1.8.2", "v1.99.0"))
+    assert "name the nearest: --policy kubevirt-main, or --version main" in said("--config", str(path), code=1)
+    assert "KubeVirt main" in said("--config", str(path), "--version", "main")
+
+
+def test_a_host_device_of_the_domain_is_seen_without_one_in_the_manifest(said, tmp_path):
+    path = tmp_path / "domain.xml"
+    device = "<hostdev mode='subsystem' type='pci'><source><address domain='0x0000' bus='0x3b'/></source></hostdev>"
+    path.write_text((HERE / "domain.xml").read_text().replace("</devices>", f"{device}</devices>"))
+    assert "the guest has host devices" in said("--vmi", VMI, "--xml", str(path))
 
 
 def test_a_configuration_is_no_vmi(said, cluster):

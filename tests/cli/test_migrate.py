@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import pty
@@ -18,6 +19,7 @@ import migkit as mk
 from migkit.capture.fake import FakeDomain
 from migkit.capture.source import SourceError
 from migkit.cli import main
+from tests.migration.test_volumes import HERE
 
 POLICY = ["--policy", "kubevirt-1.8", "--set", "completion_timeout_per_gib=3"]
 
@@ -113,6 +115,7 @@ def test_a_post_copy_that_fails_says_what_to_do(capsys):
         (["shadow", "a", *POLICY, "--set", "progres_timeout=3"], "did you mean 'progress_timeout'?"),
         (["shadow", "a", *POLICY, "--interval", "0", *fake("fast")], "interval 0 ms"),
         (["migrate", "a", "b", *POLICY, "--bandwidth", "fast"], "'fast' is not a quantity"),
+        (["migrate", "a", "host2", *POLICY, *fake("fast")], "e.g. qemu+ssh://host2/system"),
     ],
 )
 def test_a_wrong_call_is_one_line_and_exit_2(arguments, said, capsys):
@@ -159,6 +162,78 @@ def test_has_vfio_is_told_of_the_guest(tmp_path):
                      ).decisions["argument"].tolist() == [8000]  # fmt: skip
 
 
+XML = (HERE / "domain.xml").read_text()
+
+
+def asked_as_told(capsys, tmp_path, *words: str) -> mk.Trace:
+    """The trace of a migration of the VMI, which asked for what `migkit flags` tells of it."""
+    tmp_path.mkdir(exist_ok=True)
+    vmi, xml, path = str(HERE / "vmi.yaml"), tmp_path / "domain.xml", tmp_path / "a.parquet"
+    xml.write_text(XML)
+    arguments = ["migrate", "web1", "fake://b", *fake("fast"), "--policy", "kubevirt-1.9", "--config", vmi, *words]
+    assert main([*arguments, "-o", str(path)]) == 0
+    capsys.readouterr()
+    assert main(["flags", "--version", "1.9", "--vmi", vmi, "--xml", str(xml), *words, "--json"]) == 0
+    told, trace = json.loads(capsys.readouterr().out), mk.load(path)
+    asked, rule = trace.meta.migration, trace.meta.rule
+    assert (asked.flags, asked.flag_names) == (told["flags"], tuple(told["flag_names"]))
+    assert asked.parameters == told["parameters"]
+    assert rule is not None
+    assert (rule.data_size_gb, rule.has_vfio) == (told["data_size_gb"], told["has_vfio"])
+    return trace
+
+
+def test_a_vmi_is_migrated_as_flags_tells_of_it(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(FakeDomain, "xml", lambda self: XML)
+    trace = asked_as_told(capsys, tmp_path)
+    assert trace.meta.migration.flags == 131211
+    assert trace.meta.migration.parameters["migrate_disks"] == ["vdb", "vdc", "vdd", "vde", "vdf"]
+    assert trace.meta.rule is not None
+    assert trace.meta.rule.data_size_gb == 21
+    more = asked_as_told(capsys, tmp_path / "more", "--ephemeral", "2Gi", "--set", "bandwidth_per_migration=64Mi")
+    assert more.meta.rule is not None
+    assert more.meta.rule.data_size_gb == 23
+
+
+def test_what_the_command_line_says_of_a_vmi_wins(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(FakeDomain, "xml", lambda self: XML)
+    path = tmp_path / "a.parquet"
+    words = ["--config", str(HERE / "vmi.yaml"), "--data-size-gb", "7", "--set", "has_vfio=true", "-o", str(path)]
+    assert main(["migrate", "web1", "fake://b", *fake("fast"), "--policy", "kubevirt-1.9", *words]) == 0
+    rule = mk.load(path).meta.rule
+    assert rule is not None
+    assert (rule.data_size_gb, rule.has_vfio) == (7, True)
+
+
+def test_a_libvirt_that_cannot_detect_zeroes_is_not_asked_to(tmp_path, capsys, monkeypatch):
+    known = FakeDomain.facts
+
+    def facts(domain):
+        found = known(domain)
+        return dataclasses.replace(found, host=dataclasses.replace(found.host, libvirt_version="9.0.0"))
+
+    monkeypatch.setattr(FakeDomain, "xml", lambda self: XML)
+    monkeypatch.setattr(FakeDomain, "facts", facts)
+    path = tmp_path / "a.parquet"
+    words = ["--config", str(HERE / "vmi.yaml"), "-o", str(path), "--json"]
+    assert main(["migrate", "web1", "fake://b", *fake("fast"), "--policy", "kubevirt-1.9", *words]) == 0
+    told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    notes = [event["text"] for event in told if event["event"] == "note"]
+    assert "migrate_disks_detect_zeroes is left out: libvirt 9.0.0 does not know it" in notes[0]
+    assert notes[1].startswith("data, blockdata move to other storage: the destination gets the domain's own paths")
+    assert set(mk.load(path).meta.migration.parameters) == {"parallel.connections", "migrate_disks"}
+
+
+def test_a_shadow_takes_the_size_and_the_devices_of_the_vmi(tmp_path):
+    path, vmi = tmp_path / "a.parquet", tmp_path / "vmi.yaml"
+    vmi.write_text((HERE / "vmi.yaml").read_text().replace("masquerade", "sriov"))
+    words = ["--policy", "kubevirt-1.9", "--config", str(vmi), "-o", str(path)]
+    assert main(["shadow", "web1", *fake("fast"), *words]) == 0
+    rule = mk.load(path).meta.rule
+    assert rule is not None
+    assert (rule.data_size_gb, rule.has_vfio) == (21, True)
+
+
 def _started(*arguments: str) -> subprocess.Popen[str]:
     process = subprocess.Popen(words(*arguments, "--json"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
@@ -179,12 +254,31 @@ def test_ctrl_c_cancels_the_migration_that_was_begun_here(tmp_path):
     assert list(done.loc[done["source"] == "action", "action"]) == ["abort", "migrate"]
 
 
+def test_a_signal_that_is_passed_on_twice_at_once_is_one_ctrl_c(tmp_path):
+    process = _started("migrate", "web1", "fake://b", *fake("nonconverging", 1), *POLICY, "-o", str(tmp_path / "a"))
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGTERM)
+    out, _ = process.communicate(timeout=60)
+    assert json.loads(out.splitlines()[-1])["outcome"] == "cancelled"
+
+
+def test_a_migration_that_runs_already_is_not_taken_for_ones_own(capsys, monkeypatch):
+    monkeypatch.setattr(FakeDomain, "job_stats", lambda self: {"type": 2, "time_elapsed": 3})
+    assert main(["migrate", "web1", "fake://b", *fake("idle"), *POLICY]) == 1
+    err = capsys.readouterr().err
+    assert err.startswith("migkit: web1: a migration or another job of it runs already: look on with migkit shadow")
+    assert err.count("\n") == 1
+
+
 def test_ctrl_c_leaves_a_migration_alone_that_somebody_else_has_begun(tmp_path):
     process = _started("shadow", "web1", *fake("nonconverging", 1), *POLICY, "-o", str(tmp_path / "a"))
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     end = json.loads(out.splitlines()[-1])
     assert (process.returncode, end["outcome"], end["source"]) == (1, "interrupted", "the guest runs")
+    assert end["advice"] == [
+        "the migration goes on by itself: look on with migkit shadow, end it with virsh domjobabort"
+    ]
     assert err.startswith("migkit: web1: stopped watching, the migration is left to libvirt")
     assert mk.load(tmp_path / "a").meta.end.outcome == "interrupted"
 

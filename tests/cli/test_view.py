@@ -7,8 +7,10 @@ from types import SimpleNamespace
 
 import pytest
 
+import migkit as mk
 from migkit.cli import view
 from migkit.units import MIB
+from tests.cli import picture
 
 ROW = {
     "source": "poll", "job_type": 2, "data_total_bytes": 256 * MIB, "data_remaining_bytes": 64 * MIB,
@@ -37,8 +39,28 @@ def test_the_numbers_have_their_units():
 
 
 def test_what_libvirt_did_not_say_is_left_out():
-    bare = {"time_elapsed_ms": 500, "data_remaining_bytes": 5, "memory_iteration": 1}
+    bare = {"time_elapsed_ms": 500, "data_total_bytes": 9, "data_remaining_bytes": 5, "memory_iteration": 1}
     assert view.state_parts(bare) == ["0.50 s: 5 B left", "iteration 1"]
+
+
+PREPARES = {"source": "poll", "job_type": 2, "data_total_bytes": 0, "data_remaining_bytes": 0, "time_elapsed_ms": 1099}
+
+
+def test_while_libvirt_prepares_there_are_no_numbers(monkeypatch):
+    assert view.bar(PREPARES, 100) == "[..............................]    –  preparing  1 s"
+    assert view.state_parts(PREPARES) == ["1.10 s: preparing", "–"]
+    monkeypatch.setenv("COLUMNS", "100")
+    out, lines = io.StringIO(), io.StringIO()
+    screen, plain = view.ScreenView(beside(), out), view.LineView(beside(), lines)
+    for shown in (screen, plain):
+        shown.saw(PREPARES)
+        shown.tick()
+    assert "preparing" in out.getvalue()
+    assert "left" not in out.getvalue()
+    assert lines.getvalue() == ""
+    screen.saw(ROW)
+    screen.saw(PREPARES)
+    assert screen.newest == ROW
 
 
 @pytest.mark.parametrize(
@@ -54,6 +76,17 @@ def test_what_libvirt_did_not_say_is_left_out():
 )
 def test_what_the_rule_waits_for(deadlines, values, said):
     assert view.next_line(deadlines, VALUES | values, ended=False) == said
+
+
+def test_post_copy_that_was_only_said_is_told_to_be_so():
+    said = view.next_line([], VALUES | {"mode": "PostCopy"}, ended=False, acts=False)
+    assert said == "as if post-copy had begun: the rule only looks on"
+
+
+def test_the_picture_of_the_view_is_what_the_view_draws_now(monkeypatch):
+    """`python -m tests.cli.picture > data/migrate.svg` makes it anew."""
+    monkeypatch.setenv("COLUMNS", str(picture.WIDE))
+    assert picture.svg(picture.drawn(mk.load(picture.TRACE))) == (picture.TRACE.parents[1] / "migrate.svg").read_text()
 
 
 def test_a_rule_that_has_ended_waits_for_nothing():

@@ -23,6 +23,25 @@ def without_wakes(trace: mk.Trace) -> mk.Trace:
     return dataclasses.replace(trace, samples=rows)
 
 
+_NOT_READ = ["mono_ns", "wall_ns", "source", "latency_us", "event_lag_us", "event_iteration"]
+
+
+def as_the_monitor_read(trace: mk.Trace) -> mk.Trace:
+    """The trace with what the monitor read at each iteration event in the place of what the recorder read there.
+
+    They ask a few ms apart, in which up to a MiB is sent, and stall detection compares to a few percent: whether it
+    decides at this event or at the next rests on who asked first, not on when it is woken.
+    """
+    rows = trace.samples.copy()
+    events, read = rows[rows["source"] == "iteration"], rows[(rows["source"] == "wake") & rows["job_type"].notna()]
+    by_event = read.dropna(subset=["event_iteration"]).set_index("event_iteration")
+    columns = [name for name in rows.columns if name not in _NOT_READ]
+    for index, number in events["event_iteration"].items():
+        if number in by_event.index:
+            rows.loc[[index], columns] = by_event.loc[[number], columns].to_numpy()
+    return dataclasses.replace(trace, samples=rows)
+
+
 def assert_within_the_spread(live: pd.DataFrame, rebuilt: mk.Replay) -> None:
     """Each live decision is one that the rebuilt wakes come to, within their spread; they come to no other surely."""
     there = numbered(rebuilt.decisions)

@@ -78,7 +78,7 @@ def test_a_monitor_does_not_outlive_a_completed_migration():
 def walked(first_ms: int, events_ms: list[int], end_ms: int) -> list[tuple[int, bool]]:
     """The monitor's loop as it is written: the next event, or the timer where that is first."""
     due_ms, waiting, found = first_ms, sorted(e for e in events_ms if e <= end_ms), []
-    while due_ms <= end_ms:
+    while waiting or due_ms <= end_ms:
         event = bool(waiting) and waiting[0] <= due_ms
         t_ms = waiting.pop(0) if event else due_ms
         found.append((t_ms, event))

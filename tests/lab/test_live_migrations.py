@@ -8,25 +8,31 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import pytest
 
 import migkit as mk
-from migkit.drivers.wakes import LIVE_COLUMNS
+from migkit.capture.source import EVENT_SUSPENDED
+from migkit.drivers.beside import SAME_SIGNAL_S
+from migkit.drivers.wakes import LIVE_COLUMNS, decisions_table
 from migkit.lab import guest, hosts
 from migkit.lab.run import booted, run
 from migkit.lab.scenario import Action, Guest, Migration, Scenario
 from migkit.lab.under import Migrating, Under
-from tests.drivers.law import assert_within_the_spread, numbered, without_wakes
+from migkit.migration import MigrationOptions, request
+from migkit.migration.plan import known_to
+from migkit.units import MIB
+from tests.drivers.law import as_the_monitor_read, assert_within_the_spread, numbered, without_wakes
 
 if TYPE_CHECKING:
     from migkit.lab.hosts import Lab
     from migkit.lab.run import Run
+    from migkit.policies import Policy
 
 pytestmark = pytest.mark.lab
 
@@ -49,17 +55,22 @@ def under(policy: str, **options: Any) -> Under:
 
 
 def migrated(lab: Lab, output: Path, asked: Scenario, policy: str, **options: Any) -> Run:
-    """The migration, its trace checked against the law."""
+    """The migration, its trace checked against the law, its downtime against the guest's own."""
     made = run(asked, lab, output, under=under(policy, **options))[-1]
     assert_the_law(made.trace, policy, options)
+    assert_rebuilt_wakes_agree(made.trace, policy, options)
+    assert_the_guest_stood_still_as_told(made.trace)
     return made
+
+
+def policy_of(policy: str, options: Mapping[str, Any]) -> Policy:
+    return mk.policy(policy, **{name: value for name, value in options.items() if name != "has_vfio"})
 
 
 def assert_the_law(trace: mk.Trace, policy: str, options: Mapping[str, Any]) -> None:
     rule = trace.meta.rule
     assert rule is not None
-    asked = mk.policy(policy, **{name: value for name, value in options.items() if name != "has_vfio"})
-    again = mk.replay(trace, asked)
+    again = mk.replay(trace, policy_of(policy, options))
     assert again.wakes_recorded
     replayed = again.decisions[list(LIVE_COLUMNS)].astype({"argument": object})
     assert list(rule.decisions) == replayed.where(replayed.notna(), None).to_dict(orient="records")
@@ -76,10 +87,33 @@ def actions(trace: mk.Trace) -> list[tuple[str, Any, str]]:
     return [(d["action"], d["argument"], d["reason"]) for d in trace.meta.rule.decisions]
 
 
-def assert_rebuilt_wakes_agree(trace: mk.Trace, policy: str, **options: Any) -> None:
+def assert_rebuilt_wakes_agree(trace: mk.Trace, policy: str, options: Mapping[str, Any]) -> None:
+    """What a recorder alone would have left tells the same decisions, within its spread."""
     assert trace.meta.rule is not None
-    rebuilt = mk.replay(without_wakes(trace), mk.policy(policy, **options))
-    assert_within_the_spread(pd.DataFrame(trace.meta.rule.decisions), rebuilt)
+    rebuilt = mk.replay(without_wakes(as_the_monitor_read(trace)), policy_of(policy, options))
+    assert_within_the_spread(decisions_table(trace.meta.rule.decisions), rebuilt)
+
+
+# The most by which a guest of the bundled traces stood still longer than from its stop to the job's end, and as much
+# again for a busier machine: the first lines of the destination's serial port come late there.
+LATE_MS = 300
+
+
+def assert_the_guest_stood_still_as_told(trace: mk.Trace) -> None:
+    """The heartbeat's gap holds the pause that libvirt reports, which is taken no more exactly than by the sampling;
+    it lies between the guest's stop on the source, be that for the switchover, post-copy or a suspension, and the
+    job's end. After post-copy the reported pause is only the switchover's, so the gap is longer."""
+    beat, end = trace.meta.heartbeat, trace.meta.end
+    assert beat is not None
+    if end.outcome != "completed":
+        return
+    assert beat.downtime_ms is not None
+    assert end.completed is not None
+    stopped = trace.samples["lifecycle_event"] == EVENT_SUSPENDED
+    stopped_ms = 1000 * trace.t_s[stopped.fillna(False).to_numpy(dtype=bool)][0]
+    reported_ms, gap_ms = end.completed["downtime"], end.completed["time_elapsed"] - stopped_ms
+    least_ms = max(beat.interval_ms, reported_ms - trace.meta.cadence.interval_ms)
+    assert least_ms <= beat.downtime_ms <= gap_ms + LATE_MS
 
 
 @pytest.mark.smoke
@@ -89,13 +123,10 @@ def test_post_copy_at_the_deadline_as_1_4_does_it(lab: Lab, tmp_path: Path) -> N
     trace = made.trace
     assert actions(trace) == [("start_post_copy", None, "timeout")]
     assert (trace.meta.end.outcome, trace.meta.end.evidence) == ("completed", "job-completed event")
-    assert trace.meta.heartbeat is not None
-    assert trace.meta.heartbeat.downtime_ms is not None
     assert "VIR_MIGRATE_POSTCOPY" in trace.meta.migration.flag_names
     assert [event["event"] for event in made.told if event["event"] != "progress"] == [
         "begun", "decision", "call", "end"
     ]  # fmt: skip
-    assert_rebuilt_wakes_agree(trace, "kubevirt-1.4", **options)
 
 
 STALL = {"stall_progress_timeout": 2, "completion_timeout_per_gib": 60}
@@ -117,6 +148,10 @@ KINDS: dict[str, tuple[str, dict[str, Any], Guest, list[tuple[str, Any, str]], s
     "an accepted downtime in a stall": (
         "kubevirt-1.9-stall", STALL, HOT,
         [("set_max_downtime", 300, "initial-downtime"), ("set_max_downtime", 900, "stall-soft-stop")], "completed",
+    ),
+    "abort in a stall": (
+        "kubevirt-1.9-stall", STALL, BUSY,
+        [("set_max_downtime", 300, "initial-downtime"), ("abort", None, "stall-abort")], "cancelled",
     ),
     "any downtime with VFIO": (
         "kubevirt-1.9", {"completion_timeout_per_gib": 4, "has_vfio": True} | DISRUPT, BUSY,
@@ -158,7 +193,6 @@ def test_the_downtime_limit_is_raised_step_by_step(lab: Lab, tmp_path: Path) -> 
     assert limits == [150, 400, 650, 900][: len(limits)]
     assert len(limits) >= 3
     assert trace.meta.end.outcome == "completed"
-    assert_rebuilt_wakes_agree(trace, "kubevirt-main-tuning", **options)
 
 
 def test_a_stall_is_found_in_a_guest_that_writes_in_bursts(lab: Lab, tmp_path: Path) -> None:
@@ -169,46 +203,88 @@ def test_a_stall_is_found_in_a_guest_that_writes_in_bursts(lab: Lab, tmp_path: P
     assert trace.meta.end.outcome == "completed"
 
 
+VMI = """
+kind: VirtualMachineInstance
+apiVersion: kubevirt.io/v1
+metadata: {name: lab, namespace: lab}
+spec:
+  domain: {memory: {guest: 256Mi}, devices: {}}
+  volumes: [{name: virtio-disk0, emptyDisk: {capacity: 32Mi}}]
+status: {migrationMethod: BlockMigration}
+"""
+
+
+def test_a_disk_is_copied_because_the_vmi_says_so(lab: Lab, tmp_path: Path) -> None:
+    vmi = tmp_path / "vmi.yaml"
+    vmi.write_text(VMI)
+    about = Guest(pattern="sequential", ws_mib=64, rate_mibps=2, disk_mib=32)
+    asked = scenario(about, name="vmi-disk", bandwidth_mibps=64)
+    by_vmi = Under.of("1.9", ["--policy", "kubevirt-1.9", "--config", str(vmi), "--act"])
+    made = run(asked, lab, tmp_path, under=by_vmi)[-1]
+    trace, meta = made.trace, made.trace.meta
+    assert meta.end.outcome == "completed"
+    assert meta.migration.flag_names[-1] == "VIR_MIGRATE_NON_SHARED_INC"
+    assert meta.migration.parameters["migrate_disks"] == ["vda"]
+    assert trace.samples["disk_total_bytes"].max() == 32 * MIB
+    zeroes = known_to(
+        meta.host.libvirt_version, request("1.9", MigrationOptions(), block_migration=True, copy_disks=["vda"])
+    )
+    assert ("migrate_disks_detect_zeroes" in meta.migration.parameters) == (not zeroes.notes)
+    assert [e["text"] for e in made.told if e["event"] == "note"] == list(zeroes.notes)
+    assert meta.rule is not None
+    assert meta.rule.data_size_gb == 1
+    assert_the_law(trace, "kubevirt-1.9", {})
+
+
 # --- faults -----------------------------------------------------------------------------------------------------------
 
 POST_COPY = {"completion_timeout_per_gib": 3, "allow_post_copy": True}
-# what happens, how it ends, what is said of it, how the guest on the source is
+BROKE = "the connection between the two QEMUs broke"
+# what happens, how it ends, what is said of it (`failure.what`; "or" where either of two sees it first), how the guest
+# on the source is
 FAULTS: dict[str, tuple[Scenario, dict[str, Any], str, str, str]] = {
     "the source's daemon is killed": (
-        scenario(CALM, Action(at_s=4, do="restart_source_daemon")), {}, "failed", "", "the guest runs",
-    ),
-    "the destination's daemon is killed": (
-        scenario(CALM, Action(at_s=4, do="restart_destination_daemon")), {}, "failed", "socket is closed",
+        scenario(CALM, Action(at_s=4, do="restart_source_daemon")), {}, "failed", "the source's daemon went away",
         "the guest runs",
     ),
+    "the destination's daemon is killed": (
+        scenario(CALM, Action(at_s=4, do="restart_destination_daemon")), {}, "failed",
+        "the two daemons lost each other", "the guest runs",
+    ),
     "the destination's QEMU is killed": (
-        scenario(CALM, Action(at_s=4, do="kill_destination")), {}, "failed", "migration out", "the guest runs",
+        scenario(CALM, Action(at_s=4, do="kill_destination")), {}, "failed",
+        f"{BROKE} or a QEMU ended by itself", "the guest runs",
     ),
     "the link is dead": (
-        scenario(CALM, Action(at_s=3, do="link_down", seconds=60)), {}, "failed", "socket is closed", "the guest runs",
+        scenario(CALM, Action(at_s=3, do="link_down", seconds=60)), {}, "failed", "the two daemons lost each other",
+        "the guest runs",
     ),
     "the socket is cut in post-copy": (
-        scenario(BUSY, Action(at_s=7, do="cut_socket"), link_mibps=8), POST_COPY, "postcopy-failed", "post-copy",
-        "the guest is paused (post-copy failed)",
+        scenario(BUSY, Action(at_s=7, do="cut_socket"), link_mibps=8), POST_COPY, "postcopy-failed",
+        "post-copy failed", "the guest is paused (post-copy failed)",
     ),
     "the guest is destroyed": (
-        scenario(CALM, Action(at_s=4, do="destroy_guest")), {}, "failed", "", "the guest is not there",
+        scenario(CALM, Action(at_s=4, do="destroy_guest")), {}, "failed", "the source's QEMU ended",
+        "the guest is not there",
     ),
     "somebody cancels it": (
-        scenario(CALM, Action(at_s=4, do="abort")), {}, "cancelled", "canceled by client", "the guest runs",
+        scenario(CALM, Action(at_s=4, do="abort")), {}, "cancelled", "cancelled", "the guest runs",
     ),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_ends_with_a_true_outcome_and_a_readable_reason(lab: Lab, tmp_path: Path, fault: str) -> None:
-    asked, options, outcome, reason, source = FAULTS[fault]
+    asked, options, outcome, what, source = FAULTS[fault]
     made = migrated(lab, tmp_path, asked, "kubevirt-1.8", **options)
     end, told = made.trace.meta.end, made.told[-1]
     if outcome == "cancelled" and "Unable to write to socket" in end.error_text:
-        outcome, reason = "failed", ""  # QEMU met the closed socket before it had cancelled, and says so
+        outcome, what = "failed", BROKE  # QEMU met the closed socket before it had cancelled, and says so
     assert (end.outcome, told["outcome"]) == (outcome, outcome)
-    assert reason in end.error_text
+    assert end.failure is not None
+    assert end.failure.what in what.split(" or "), end.error_text
+    assert told["failure"]["what"] == end.failure.what
+    assert end.failure.why
     assert told["source"] == source
     assert told["advice"]
     assert made.trace.active.sum() > 10
@@ -307,6 +383,7 @@ def test_post_copy_cannot_be_cancelled_and_a_second_ctrl_c_leaves_it_to_libvirt(
         assert hosts.wait_until(lambda: count(migrating, "progress") >= seen + 2, 30)
         process.send_signal(signal.SIGINT)
         assert hosts.wait_until(lambda: count(migrating, "call") > 0, 30)
+        time.sleep(2 * SAME_SIGNAL_S)
         process.send_signal(signal.SIGINT)
         process.wait(20)
         assert hosts.wait_until(lambda: lab.a.qemu(asked.name) is None, 60)
