@@ -254,7 +254,8 @@ def test_fields_that_v1_9_alone_prints_beat_a_version_that_was_told(version, sta
 @pytest.mark.parametrize(
     ("form", "version", "words"),
     [("A", "1.8", "in bytes"), ("C", "1.0.0", "in MiB"), ("C", "0.59", "in MiB"), ("C", "1.1", "look at"),
-     ("A", "1.0", ""), ("C", "1.8", ""), ("A", "0.55", ""), ("B", "1.1", ""), ("B", "1.0", ""), ("B", "1.8", "look at")],
+     ("A", "1.0", ""), ("C", "1.8", ""), ("A", "0.55", ""), ("B", "1.1", ""), ("B", "1.0", ""),
+     ("B", "1.8", "look at")],
 )  # fmt: skip
 def test_a_version_that_contradicts_the_lines_is_said(form, version, words, bundled, tmp_path):
     [trace] = imported(rendering.kubevirt(bundled["converge-late"], form), tmp_path, version=version)
