@@ -82,7 +82,8 @@ class Statistics(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """A line of statistics. `order` counts lines as they came."""
+    """A line of statistics. `order` counts lines as they came; `final` are those of the completed job; `named` says
+    whether the line named its guest, `told` whether it was JSON."""
 
     order: int
     wall_ns: int | None
@@ -91,14 +92,17 @@ class Sample(NamedTuple):
     said: Statistics
     final: bool
     place: str
+    named: bool = False
+    told: bool = False
 
 
 class Event(NamedTuple):
-    """Any other line."""
+    """Any other line. `migration` is the UID of the migration that it is of, where that is known."""
 
     order: int
     item: Entry
     place: str
+    migration: str = ""
 
 
 def entry(text: bytes) -> Entry | None:
@@ -228,6 +232,27 @@ NOTED = re.compile(
 )
 
 _RESULT = re.compile(r"set migration result in metadata: \{(\S*) .*? true (.*?) ?(Succeeded|Failed|Aborting)? (\w+)\}")
+
+
+# The lines of a monitor's start: the next migration's, however near the last one's end is.
+OPENING = re.compile(
+    r"initialized migration monitor: |downtime tuning enabled: |migration options matched for vmi |VFIO VM detected|"
+    r"registered migration iteration callback|failed to register migration iteration callback|"
+    r"generated migration parameters: |Initiating live migration"
+)
+
+
+def migration_of(message: str) -> str:
+    """The UID of the migration that a line names though it names no guest; empty where it names none.
+
+    >>> migration_of("set migration result in metadata: {0b7c9a10 2024-05-06 true Succeeded PreCopy}")
+    '0b7c9a10'
+    """
+    match = _NAMING.match(message)
+    return match[1] if match is not None else ""
+
+
+_NAMING = re.compile(r"set migration (?:result|abort status) in metadata: \{(\S+) ")
 
 
 def outcome(item: Entry) -> tuple[str, str, str] | None:

@@ -25,6 +25,14 @@ ORIGIN = "KubeVirt virt-launcher log"
 # The monitor writes every tenth look of 400 ms.
 _INTERVAL_MS = 4000.0
 _BITS, _SHRUNK = 125_000, 8_000_000
+_Release = tuple[int, int, int]
+_NEWEST: _Release = (999, 0, 0)
+# What a monitor of v1.9 or later alone says.
+_SINCE_V19 = re.compile(
+    r"initialized migration monitor: |downtime tuning|stall detected: |relaxed best remaining bytes: |"
+    r"forcing switchover by setting|max downtime set to |completion timeout reached: |Set max downtime to |"
+    r"aborting migration|Aborting migration: (?:stuck for|not completed after) |reconciling VM pause state"
+)
 _STEP_NS = 1 * NS_PER_S
 _MOST_NOTES = 200
 _PAGE_SIZES = (4096, 8192, 16384, 65536)
@@ -47,8 +55,10 @@ def assemble(guest: Entry, samples: Sequence[Sample], events: Sequence[Event], c
     draft = _Draft()
     kept = list(_kept(samples, draft))
     clock = _Clock(kept, draft)
-    mbps = _mbps(kept, context, draft) if any(sample.said.in_mbps for sample in kept) else 1
+    version = _believed(context.version, kept, events, draft)
+    mbps = _mbps(kept, version, draft) if any(sample.said.in_mbps for sample in kept) else 1
     page_bytes = _page_bytes(kept, draft)
+    _tell_stripped(kept, draft)
     for sample in kept:
         draft.rows.append(_row(sample, clock, mbps, page_bytes))
     draft.rows += _event_rows(events, clock, draft)
@@ -72,6 +82,14 @@ def _kept(samples: Sequence[Sample], draft: _Draft) -> Iterator[Sample]:
         else:
             seen.add(same)
             yield sample
+
+
+def _tell_stripped(samples: Sequence[Sample], draft: _Draft) -> None:
+    """Says that the guest's name was taken out of KubeVirt's JSON."""
+    nameless = sum(sample.told and not sample.final for sample in samples)
+    if nameless and not any(sample.named for sample in samples):
+        draft.said.append(f"{nameless} lines of statistics are JSON without the guest's name and uid: the guest is "
+                          "unknown, and they are read like bare lines")  # fmt: skip
 
 
 class _Clock:
@@ -113,14 +131,44 @@ class _Clock:
         return ended_ms if ended_ms * NS_PER_MS >= max(mono_ns for _, mono_ns in self._orders) else None
 
 
-def _mbps(samples: Sequence[Sample], context: Context, draft: _Draft) -> int | None:
+def _believed(told: str | None, samples: Sequence[Sample], events: Sequence[Event], draft: _Draft) -> str | None:
+    """The version to go by: the one that was told, unless lines prove that another wrote them."""
+    since, until, proof = _releases(samples, events)
+    low, high = _bounds(told)
+    if told is not None and (high < since or low > until):
+        draft.said.append(f"--kubevirt-version {told} cannot have written these lines, {proof}: it is not gone by")
+        told = None
+    return "1.9" if told is None and since >= (1, 9, 0) else told
+
+
+def _releases(samples: Sequence[Sample], events: Sequence[Event]) -> tuple[_Release, _Release, str]:
+    """The first and the last release that can have written the lines, and what proves it."""
+    if not all(sample.said.in_mib for sample in samples):
+        return (0, 55, 0), (1, 0, 0), "whose amounts are in bytes as v0.55 to v1.0.0 print them"
+    if any(sample.source or sample.final or sample.said.more for sample in samples):
+        return (1, 9, 0), _NEWEST, "whose fields only v1.9 and later print"
+    words = next((e.item.message for e in events if _SINCE_V19.match(e.item.message)), "")
+    if words:
+        return (1, 9, 0), _NEWEST, f'among which is "{words[:40].strip()}", of v1.9 and later'
+    return (1, 0, 1), _NEWEST, "whose amounts are in MiB as v1.0.1 and later print them"
+
+
+def _bounds(version: str | None) -> tuple[_Release, _Release]:
+    """The first and the last release that a version without its patch level may mean."""
+    match = re.match(r"v?(\d+)\.(\d+)(?:\.(\d+))?", version or "")
+    if match is None:
+        return _NEWEST, _NEWEST
+    major, minor = int(match[1]), int(match[2])
+    return (major, minor, int(match[3] or 0)), (major, minor, 999 if match[3] is None else int(match[3]))
+
+
+def _mbps(samples: Sequence[Sample], version: str | None, draft: _Draft) -> int | None:
     """What one printed Mbps is, in bytes a second; None where nobody can tell."""
-    told = _mbps_of_version(context.version)
-    if told is None and any(sample.source or sample.said.downtime_ms is not None for sample in samples):
-        told = _BITS
+    told = _mbps_of_version(version)
     if told is not None:
         if told == _SHRUNK:
             draft.said.append("rates were printed 64 times too small by this version and are repaired")
+        _tell_unlikely(told, list(_flow_ratios(samples)), version, draft)
         return told
     ratios = list(_flow_ratios(samples))
     if not ratios:
@@ -132,6 +180,14 @@ def _mbps(samples: Sequence[Sample], context: Context, draft: _Draft) -> int | N
     draft.said.append(f"rates are 64 times too small, as KubeVirt v1.0.1 to v1.2.0 print them (what was sent is "
                       f"{numbers.median(ratios):.0f} times what they say): repaired")  # fmt: skip
     return _SHRUNK
+
+
+def _tell_unlikely(told: int, ratios: Sequence[float], version: str | None, draft: _Draft) -> None:
+    """Says where what was sent speaks against the version."""
+    if ratios and (numbers.median(ratios) < 8) != (told == _BITS):
+        times = numbers.median(ratios) * _BITS / told
+        draft.said.append(f"what was sent is {times:.2g} times what the rates say, as if another version than "
+                          f"KubeVirt {version} had printed them: look at --kubevirt-version")  # fmt: skip
 
 
 def _mbps_of_version(version: str | None) -> int | None:
@@ -238,6 +294,9 @@ def _act(moment: Row, did: Done, item: Entry, asked: dict[str, Row]) -> list[Row
         asked[did.action] = row
         return [row]
     settled = asked.pop(did.action, None)
+    if did.action == "suspend" and settled is None:
+        # Somebody else paused the guest: the launcher says the same then, the monitor says before it that it will.
+        return []
     target = row if settled is None else settled
     target["succeeded"] = did.state == "done"
     target["argument"] = target["argument"] if did.argument is None else did.argument

@@ -21,6 +21,9 @@ from migkit.units import NS_PER_MS, NS_PER_S
 _MOST_HELD = 100_000
 _QUIET_NS = 3600 * NS_PER_S
 _MOST_NOTES = 200
+AFTERWARDS = "line about a migration that had ended"
+# Seconds are cut to whole ones, and lines are written a little later than their clocks are read.
+_SAME_START_NS = 5 * NS_PER_S // 2
 
 
 class Entry(NamedTuple):
@@ -41,6 +44,12 @@ class Sample(NamedTuple):
     row: Row
     resolution_bps: int | None = None
     whole_seconds: bool = True
+
+    @property
+    def start_ns(self) -> int | None:
+        """When its migration began by the wall clock; None where the line has no time."""
+        wall_ns = _wall_ns(self.entry)
+        return None if wall_ns is None else wall_ns - self.elapsed_ms * NS_PER_MS
 
 
 class Deed(NamedTuple):
@@ -73,9 +82,10 @@ def deed_of(message: str, known: Rules) -> Deed | None:
 
 @dataclass(slots=True)
 class Job:
-    """A guest's migration while it is read. `facts` are what lines told beside; `end` stands there once one told it,
-    `ended` being when."""
+    """A guest's migration while it is read. `begun` is whether a line told its beginning; `facts` are what lines told
+    beside; `end` stands there once one told it, `ended` being when."""
 
+    begun: bool = False
     samples: list[Sample] = field(default_factory=list)
     deeds: list[tuple[Entry, Deed]] = field(default_factory=list)
     notes: list[Entry] = field(default_factory=list)
@@ -88,6 +98,11 @@ class Job:
     def held(self) -> int:
         """How many lines it keeps."""
         return len(self.samples) + len(self.deeds) + len(self.notes)
+
+    @property
+    def entries(self) -> list[Entry]:
+        """The lines that are no statistics."""
+        return [*(entry for entry, _ in self.deeds), *self.notes]
 
     @property
     def last(self) -> Entry:
@@ -105,30 +120,86 @@ class Jobs:
     def __init__(self, assemble: Assemble, context: Context) -> None:
         self._assemble, self._context = assemble, context
         self._open: dict[str, Job] = {}
+        self._ended: set[str] = set()
         self._held = 0
 
     def of(self, guest: str) -> Job:
         """The guest's migration that is being read."""
         return self._open.setdefault(guest, Job())
 
+    def known(self, guest: str) -> Job | None:
+        """The guest's migration that is being read, if there is one."""
+        return self._open.get(guest)
+
+    def begin(self, guest: str) -> Iterator[Imported]:
+        """A line told that a migration of the guest begins."""
+        yield from self.close(guest)
+        self.of(guest).begun = True
+
+    def is_over(self, guest: str) -> bool:
+        """Whether a line told the end of the guest's migration, and nothing yet of the next one."""
+        job = self._open.get(guest)
+        return guest in self._ended and (job is None or not (job.begun or job.samples))
+
+    def do(self, entry: Entry, deed: Deed, *, opening: bool = False) -> None:
+        """Takes what the monitor did; `opening` is what it does as it begins."""
+        if self.is_over(entry.guest) and not opening:
+            self._context.skipped[AFTERWARDS] += 1
+        else:
+            self.of(entry.guest).deeds.append((entry, deed))
+
+    def note(self, entry: Entry) -> None:
+        """Takes a line that is kept as it stands."""
+        if self.is_over(entry.guest):
+            self._context.skipped[AFTERWARDS] += 1
+        else:
+            self.of(entry.guest).notes.append(entry)
+
     def add(self, sample: Sample) -> Iterator[Imported]:
-        """Takes a line of statistics. One whose clock is behind is of the guest's next migration."""
+        """Takes a line of statistics. One of which something is behind is of the guest's next migration."""
         guest = sample.entry.guest
         if not fits(sample.row):
             self._context.skipped["statistics with a number that cannot be"] += 1
             return
         before = self.of(guest).samples
-        if before and sample.elapsed_ms < before[-1].elapsed_ms:
-            if sample[1:] in [each[1:] for each in before[-3:]]:
+        if before and not continues(before[-1], sample):
+            if sample[1:] in [each[1:] for each in before[-3:]] and not _much_later(before[-1], sample):
                 self.of(guest).skipped["the same line again"] += 1
                 return
+            newer = self._take_newer(self.of(guest), sample)
             yield from self.close(guest)
-        self.of(guest).samples.append(sample)
+            self._open[guest] = newer
+        job = self.of(guest)
+        if not job.samples:
+            self._drop_older(job, sample)
+        job.samples.append(sample)
         yield from self._relieve()
+
+    def _take_newer(self, job: Job, sample: Sample) -> Job:
+        """A migration with what was told of it before its first statistics, taken from the one before."""
+        order, newer = job.samples[-1].entry.order, Job()
+        new = {entry.order for entry in job.entries if entry.order > order and not _is_before(entry, sample)}
+        newer.deeds = [each for each in job.deeds if each[0].order in new]
+        newer.notes = [entry for entry in job.notes if entry.order in new]
+        job.deeds = [each for each in job.deeds if each[0].order not in new]
+        job.notes = [entry for entry in job.notes if entry.order not in new]
+        return newer
+
+    def _drop_older(self, job: Job, sample: Sample) -> None:
+        """Leaves out what was told long before the first statistics' migration began."""
+        if job.begun:
+            return
+        held = job.held
+        job.deeds = [(entry, deed) for entry, deed in job.deeds if not _is_before(entry, sample, unknown=False)]
+        job.notes = [entry for entry in job.notes if not _is_before(entry, sample, unknown=False)]
+        if held > job.held:
+            self._context.skipped[AFTERWARDS] += held - job.held
 
     def close(self, guest: str) -> Iterator[Imported]:
         """The guest's migration, as far as it was read."""
         job = self._open.pop(guest, None)
+        if job is not None and job.end is not None:
+            self._ended.add(guest)
         if job is not None and job.samples:
             yield self._assemble(guest, job)
         elif job is not None and job.held:
@@ -148,6 +219,38 @@ class Jobs:
         for guest in quiet or [min(self._open, key=lambda key: self._open[key].last.order)]:
             yield from self.close(guest)
         self._held = sum(job.held for job in self._open.values())
+
+
+def continues(before: Sample, sample: Sample) -> bool:
+    """Whether a line of statistics can be of the same migration as the guest's last one: nothing that only grows has
+    fallen, memory is as large as it was, and the clock did not stand still while time went on."""
+    grown = all(_at_least(before.row, sample.row, name) for name in ("memory_processed_bytes", "memory_iteration"))
+    sizes = {row.get("memory_total_bytes") for row in (before.row, sample.row)} - {None}
+    if sample.elapsed_ms < before.elapsed_ms or not grown or len(sizes) > 1:
+        return False
+    return sample.elapsed_ms > before.elapsed_ms or not _much_later(before, sample)
+
+
+def same_start(before: Sample, sample: Sample) -> bool | None:
+    """Whether two lines' migrations began at the same time; None where that is not told."""
+    one, other = before.start_ns, sample.start_ns
+    return None if one is None or other is None else abs(one - other) <= _SAME_START_NS
+
+
+def _at_least(before: Row, row: Row, name: str) -> bool:
+    return before.get(name) is None or row.get(name) is None or bool(row[name] >= before[name])
+
+
+def _much_later(before: Sample, sample: Sample) -> bool:
+    """Whether a line came later than the job's clock explains."""
+    one, other = before.start_ns, sample.start_ns
+    return one is not None and other is not None and other - one > _SAME_START_NS
+
+
+def _is_before(entry: Entry, sample: Sample, *, unknown: bool = True) -> bool:
+    """Whether a line was written before a sample's migration began; `unknown` where times do not tell it."""
+    wall_ns, start_ns = _wall_ns(entry), sample.start_ns
+    return unknown if wall_ns is None or start_ns is None else wall_ns < start_ns - _SAME_START_NS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ it has amounts in bytes and nova's own clock in whole seconds, but neither bandw
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from migkit.capture.logs import monitor_log
 from migkit.capture.logs.base import LONGEST_MS, Context, Imported, Line, Row
@@ -29,6 +29,7 @@ NEEDLES: tuple[bytes, ...] = (
 )  # fmt: skip
 
 _RUNNING = "Migration running for "
+_STARTING = "Starting monitoring of live migration"
 _STATISTICS = re.compile(
     r"Migration running for (\d{1,9}) secs, memory (\d{1,4})% remaining;? "
     r"\(bytes processed=(\d{1,20}), remaining=(\d{1,20}), total=(\d{1,20})\)"
@@ -37,8 +38,9 @@ _STATISTICS = re.compile(
     r"(?: \w+ \S+:\d+)?",
     re.ASCII,
 )
-# People mask a UUID before they show a log, with any letters.
-_INSTANCE = re.compile(r"\[instance: ([0-9A-Za-z]{8}(?:-[0-9A-Za-z]{4}){3}-[0-9A-Za-z]{12})\] ", re.ASCII)
+# People mask a UUID before they show a log, with whatever they like.
+_INSTANCE = re.compile(r"\[instance: ([^\]\s]{1,64})\] ", re.ASCII)
+_UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", re.ASCII)
 _COLOUR = re.compile(r"(?:\x1b|#033)\[[\d;]*m")
 _NOTED = re.compile(
     r"Live migration not completed after |Live-migration |Failed to pause instance during live-migration|"
@@ -58,6 +60,9 @@ _ENDS = {
 }
 _LACKS = ("downtime_ms", "memory_bps", "memory_dirty_rate_pages_per_s", "memory_iteration")
 _INFO_MS = 30_000.0
+# A monitor that is silent for longer has ended.
+_SILENT_NS, _SILENT_LINES = 40 * NS_PER_S, 3
+_AFTER_S = re.compile(r" after (\d{1,9}) sec", re.ASCII)
 
 
 def matches(head: bytes) -> bool:
@@ -69,12 +74,13 @@ def read(lines: Iterator[Line], context: Context) -> Iterator[Imported]:
     """The migrations of a log, or of several logs one after the other; interleaved ones are told apart by the
     instance's UUID."""
     jobs = Jobs(_assemble, context)
+    masked = _Masked(jobs, context)
     for order, line in enumerate(lines):
         found = _entry(order, line.text)
         if found is None:
             context.skipped["line that names no instance"] += 1
-        else:
-            yield from _see(found, jobs, context)
+        elif (told_apart := masked.tell_apart(found)) is not None:
+            yield from _see(told_apart, jobs, context)
     yield from jobs.close_all()
 
 
@@ -105,13 +111,88 @@ def _see(entry: Entry, jobs: Jobs, context: Context) -> Iterator[Imported]:
         else:
             context.skipped["line about a migration without statistics"] += 1
     elif deed := monitor_log.deed_of(message, _DEEDS):
-        jobs.of(entry.guest).deeds.append((entry, deed))
+        jobs.do(entry, deed, opening=_is_opening(message))
     elif _NOTED.match(message):
-        if message.startswith("Starting monitoring") and jobs.of(entry.guest).samples:
-            yield from jobs.close(entry.guest)
-        jobs.of(entry.guest).notes.append(entry)
+        if message.startswith(_STARTING):
+            yield from jobs.begin(entry.guest)
+        jobs.note(entry)
     else:
         context.skipped["line that tells nothing of a migration's course"] += 1
+
+
+def _is_opening(message: str) -> bool:
+    """Whether a line is one that nova writes before its first line of statistics."""
+    after = _AFTER_S.search(message)
+    return message.startswith(_STARTING) or (after is not None and int(after[1]) == 0)
+
+
+class _Masked:
+    """Tells migrations apart whose instances have the same mask for a UUID, by their numbers and times."""
+
+    def __init__(self, jobs: Jobs, context: Context) -> None:
+        self._jobs, self._context = jobs, context
+        self._keys: dict[str, list[str]] = {}
+
+    def tell_apart(self, entry: Entry) -> Entry | None:
+        """The line with a name of its own for each instance; None where it may be of several."""
+        if _UUID.fullmatch(entry.guest) and len(set(entry.guest) - {"-"}) > 1:
+            return entry
+        running = {key: job for key in self._keys.get(entry.guest, []) if (job := self._jobs.known(key)) is not None}
+        sample = _sample(entry) if entry.message.startswith(_RUNNING) else None
+        fitting = self._of_sample(sample, running) if sample is not None else _of_line(entry, running)
+        if len(fitting) == 1:
+            return entry._replace(guest=fitting[0])
+        if not fitting and (sample is not None or _is_opening(entry.message) or entry.guest not in self._keys):
+            return entry._replace(guest=self._another(entry.guest, running))
+        reason = "line under a masked UUID that may be of several migrations" if fitting else monitor_log.AFTERWARDS
+        self._context.skipped[reason] += 1
+        return None
+
+    def _of_sample(self, sample: Sample, running: Mapping[str, Job]) -> list[str]:
+        """The migrations that a line of statistics may go on: of those that began when it did, if any."""
+        going_on = [key for key, job in running.items() if job.samples and _goes_on(job.samples[-1], sample)]
+        fresh = [key for key, job in running.items() if not job.samples and _may_begin(job.last, sample)]
+        return going_on or fresh[-1:]
+
+    def _another(self, guest: str, running: Mapping[str, Job]) -> str:
+        """The name of the mask's next migration."""
+        keys = self._keys.setdefault(guest, [])
+        keys.append(f"{guest}\0{len(keys)}" if keys else guest)
+        for job in running.values():
+            job.facts["masked"] = True
+        return keys[-1]
+
+
+def _goes_on(before: Sample, sample: Sample) -> bool:
+    return monitor_log.continues(before, sample) and monitor_log.same_start(before, sample) is not False
+
+
+def _may_begin(told: Entry, sample: Sample) -> bool:
+    """Whether a line that came before any statistics may be of the same migration as the first of them."""
+    start_ns = sample.start_ns
+    if told.stamp is None or start_ns is None:
+        return True
+    return abs(told.stamp.wall_ns - start_ns) <= 2 * NS_PER_S
+
+
+def _of_line(entry: Entry, running: Mapping[str, Job]) -> list[str]:
+    """The migrations that a line without statistics may be of: those heard of lately; where it says for how long its
+    migration has run, those that began then."""
+    if entry.message.startswith(_STARTING):
+        return []
+    after = _AFTER_S.search(entry.message)
+    found = []
+    for key, job in running.items():
+        last = job.last
+        if entry.stamp is None or last.stamp is None:
+            near = len(running) == 1 or entry.order - last.order <= _SILENT_LINES * len(running)
+        else:
+            near = abs(entry.stamp.wall_ns - last.stamp.wall_ns) <= _SILENT_NS
+        told = Sample(entry, int(after[1]) * 1000, {}) if after is not None else None
+        began = told is None or not job.samples or monitor_log.same_start(job.samples[-1], told) is not False
+        if near and began:
+            found.append(key)
+    return found
 
 
 def _sample(entry: Entry) -> Sample | None:
@@ -145,6 +226,10 @@ def _end(outcome: str, job: Job) -> End:
 
 def _assemble(guest: str, job: Job) -> Imported:
     _abort(job)
+    name, _, number = guest.partition("\0")
+    said = ["elapsed time is nova's: its monitor begins a little before libvirt's job"]
+    if number or job.facts.get("masked"):
+        said.append("the instance's UUID is masked: its migrations are told apart by their numbers and times alone")
     start_ns, uncertain_ms = _start(job.samples)
     ticks = []
     for entry, elapsed_ms, *_ in job.samples:
@@ -157,9 +242,9 @@ def _assemble(guest: str, job: Job) -> Imported:
         origin=ORIGIN, recorder="nova's migration monitor", usual_interval_ms=_INFO_MS, lacks=_LACKS,
         start_uncertain_ms=uncertain_ms,
         end=job.end or End(outcome="lost", evidence="the log ends before the migration does"),
-        said=("elapsed time is nova's: its monitor begins a little before libvirt's job",),
+        said=tuple(said),
     )  # fmt: skip
-    return monitor_log.imported(guest, job, ticks, about)
+    return monitor_log.imported(name, job, ticks, about)
 
 
 def _abort(job: Job) -> None:

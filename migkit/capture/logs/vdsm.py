@@ -89,7 +89,7 @@ def _see(entry: Entry, is_error: bool, jobs: Jobs, context: Context) -> Iterator
         else:
             yield from jobs.add(sample)
     elif message.startswith("starting migration to "):
-        yield from jobs.close(guest)
+        yield from jobs.begin(guest)
         jobs.of(guest).facts["started_wall_ns"] = entry.stamp.wall_ns if entry.stamp else None
     elif message.startswith("migration took "):
         job = jobs.of(guest)
@@ -102,11 +102,13 @@ def _see(entry: Entry, is_error: bool, jobs: Jobs, context: Context) -> Iterator
     elif asked := _ASKED.match(message):
         jobs.of(guest).facts |= _asked(asked)
     elif deed := monitor_log.deed_of(message, _DEEDS):
-        jobs.of(guest).deeds.append((entry, deed))
+        jobs.do(entry, deed)
+    elif is_error and jobs.is_over(guest):
+        context.skipped[monitor_log.AFTERWARDS] += 1
     elif is_error:
         jobs.of(guest).facts["error_text"] = message[:1000]
     elif _NOTED.match(message):
-        jobs.of(guest).notes.append(entry)
+        jobs.note(entry)
     else:
         context.skipped["line that tells nothing of a migration's course"] += 1
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import datetime
+import itertools
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -12,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import migkit as mk
-from migkit.capture.logs import kubevirt_lines
+from migkit.capture.logs import kubevirt, kubevirt_lines
+from migkit.capture.logs.formats import Importer, as_trace
 from migkit.units import MIB
 from tests.capture.logs import rendering
 
@@ -93,6 +97,170 @@ def test_rates_that_nobody_can_judge_are_left_out(tmp_path):
     assert trace.samples["memory_bps"].isna().all()
     assert "memory_bps" in trace.meta.cadence.lacks
     assert "nothing tells" in trace.meta.notes["said"][0]
+
+
+def stripped(line: str, *kept: str) -> str:
+    said = json.loads(line)
+    return json.dumps({key: said[key] for key in ("timestamp", "msg", *kept)})
+
+
+@pytest.mark.parametrize("kept", [(), ("level",), ("level", "pos", "component")])
+@pytest.mark.parametrize("form", "CD")
+@pytest.mark.parametrize("name", ["converge-late", "long-destination-stopped"])
+def test_a_log_stripped_of_its_guest_is_read_as_a_bare_log_is(name, form, kept, bundled, tmp_path):
+    whole = list(rendering.kubevirt(bundled[name], form))
+    [trace] = imported([stripped(line, *kept) for line in whole], tmp_path)
+    [bare] = imported([f"{json.loads(line)['timestamp']} {json.loads(line)['msg']}" for line in whole], tmp_path)
+    assert trace.samples.equals(bare.samples)
+    assert trace.meta.end.outcome == bare.meta.end.outcome == bundled[name].meta.end.outcome
+    assert any("without the guest's name" in words for words in trace.meta.notes["said"])
+
+
+def test_a_stripped_log_that_breaks_off_invents_no_end(bundled, tmp_path):
+    lines = [stripped(line) for line in rendering.kubevirt(bundled["converge-late"], "C")][1:-1]
+    [trace] = imported(lines, tmp_path)
+    assert int(trace.active.sum()) == len(lines)
+    assert trace.meta.end.outcome == "lost"
+    whole = list(rendering.kubevirt(bundled["converge-late"], "C"))[1:-1]
+    (tmp_path / "copy.log").write_text("\n".join(whole))
+    [again] = mk.read_log(tmp_path)
+    assert (int(again.active.sum()), again.meta.end.outcome) == (len(lines), "lost")
+
+
+def test_final_statistics_without_a_downtime_are_told_by_their_logger(bundled, tmp_path):
+    """A job without a switchover to speak of prints no downtime at its end; its logger names no guest."""
+    lines = list(rendering.kubevirt(bundled["converge-late"], "D"))[:-1]
+    final = json.loads(lines[-1])
+    final["msg"] = re.sub(r"Downtime:(\d+)ms DowntimeNet:\d+ms", r"ExpectedDowntime:\1ms", final["msg"])
+    [trace] = imported([*lines[:-1], json.dumps(final)], tmp_path)
+    assert trace.meta.end.outcome == "completed"
+    assert trace.samples["source"].tolist()[-1] == "job"
+    [lost] = imported([stripped(line) for line in [*lines[:-1], json.dumps(final)]], tmp_path)
+    assert lost.meta.end.outcome == "lost"
+
+
+def test_final_statistics_in_the_file_that_is_read_first_find_their_migration(bundled, tmp_path):
+    lines = list(rendering.kubevirt(bundled["converge-late"], "D"))
+    (tmp_path / "current.log").write_text("\n".join(lines[-2:]))
+    (tmp_path / "previous.log").write_text("\n".join(lines[:-2]))
+    [trace] = mk.read_log(tmp_path)
+    assert trace.meta.end.outcome == "completed"
+
+
+OTHER = {**rendering.GUEST, "name": "db2", "uid": "11111111-2222-3333-4444-555555555555"}
+OTHER_UID = "22222222-0000-0000-0000-000000000002"
+
+
+def later(line: str, seconds: float) -> str:
+    said = json.loads(line)
+    moment = datetime.datetime.fromisoformat(said["timestamp"]) + datetime.timedelta(seconds=seconds)
+    return json.dumps(said | {"timestamp": moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")})
+
+
+def by_time(*logs: list[str]) -> list[str]:
+    return sorted(itertools.chain(*logs), key=lambda line: json.loads(line)["timestamp"])
+
+
+def abort(seconds: float) -> str:
+    text = "Aborting migration: stuck for 151 seconds"
+    return stripped(rendering.envelope(text, rendering.START_NS + int(seconds * 1e9)))
+
+
+def actions(traces: list[mk.Trace]) -> list[list[str]]:
+    return [trace.samples["action"].dropna().tolist() for trace in traces]
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_an_abort_that_names_no_guest_is_of_the_one_that_runs(named, bundled, tmp_path):
+    """Two guests' logs in one; web1 runs for longer than db2."""
+    recorded = bundled["nonconverging-long"]
+    one = [line for line in rendering.kubevirt(recorded, "C") if "Migration info" in line]
+    two = list(rendering.kubevirt(recorded, "C", uid=OTHER_UID, guest=OTHER))[1:11]
+    form = (lambda line: line) if named else stripped
+    lasts_s = json.loads(one[-1])["msg"].split("TimeElapsed:")[1].split("ms")[0]
+    assert int(lasts_s) > 100_000
+    both = [form(line) for line in by_time(one, [later(line, 0.5) for line in two])]
+    alone = imported([*both, abort(80)], tmp_path)
+    assert sorted(actions(alone)) == [[], ["abort"]]
+    longest = max(alone, key=lambda trace: len(trace.samples))
+    assert longest.samples["action"].dropna().tolist() == ["abort"]
+    together = Importer([tmp_path / "launcher.log"])
+    (tmp_path / "launcher.log").write_text("\n".join([*both, abort(20)]))
+    assert actions([as_trace(found) for found in together.imported()]) == [[], []]
+    assert "while not exactly one of several migrations ran" in next(iter(together.skipped))
+
+
+def test_a_result_that_names_its_migration_alone_finds_it_among_others(bundled, tmp_path):
+    one = list(rendering.kubevirt(bundled["nonconverging-long"], "C"))[:20]
+    two = list(rendering.kubevirt(bundled["nonconverging-long"], "C", uid=OTHER_UID, guest=OTHER))[:20]
+    result = f"set migration result in metadata: {{{OTHER_UID} 2024-05-06 10:12:00 true stuck Failed PreCopy}}"
+    said = stripped(rendering.envelope(result, rendering.START_NS + 78 * 10**9))
+    traces = imported([*by_time(one, two), said], tmp_path)
+    outcomes = {trace.meta.domain.name: trace.meta.end.outcome for trace in traces}
+    assert outcomes == {"prod_web1": "lost", "prod_db2": "failed"}
+
+
+def test_a_migration_that_begins_in_the_second_in_which_another_failed_has_its_own_lines(bundled, tmp_path):
+    first = list(rendering.kubevirt(bundled["nonconverging-long"], "C"))[:20]
+    failed = later(first[-1], 0.3)
+    failed = json.dumps(json.loads(failed) | {"msg": "Live migration failed.", "reason": "stuck"})
+    begun = datetime.datetime.fromisoformat(json.loads(failed)["timestamp"]).timestamp() - rendering.START_NS / 1e9
+    second = [later(line, begun + 0.1) for line in rendering.kubevirt(bundled["converge-late"], "C", uid=OTHER_UID)]
+    one, two = imported([*first, failed, *second], tmp_path)
+    assert (one.meta.end.outcome, two.meta.end.outcome) == ("failed", "completed")
+    said = [[text for _, text in trace.meta.notes["monitor_lines"]] for trace in (one, two)]
+    assert [text.count("Initiating live migration.") for text in said] == [1, 1]
+
+
+@pytest.mark.parametrize(
+    "message",
+    ["reconciling VM pause state", "Pausing the guest to allow migration to complete", "Signaled pause for web1",
+     "Signalling suspension failed.", "convergence action is nothing because: x", "failed to get domain job info",
+     "downtime tuning enabled: initial=150ms", "Aborting migration: stuck for 151 seconds",
+     "setting max downtime failed", "max downtime set to 900ms: x", "stall detected: x",
+     "relaxed best remaining bytes: x", "failed to start post-copy migration"],
+)  # fmt: skip
+def test_what_a_monitor_says_is_found_without_its_json(message):
+    assert any(needle in message.encode() for needle in kubevirt.NEEDLES)
+
+
+def test_a_bare_line_of_a_pause_is_a_pause(bundled, tmp_path):
+    bare = [json.loads(line)["msg"] for line in rendering.kubevirt(bundled["converge-late"], "D")]
+    [trace] = imported([*bare[:5], "reconciling VM pause state", *bare[5:]], tmp_path)
+    assert trace.samples["domain_state"].dropna().tolist() == [3]
+
+
+def test_a_pause_that_the_monitor_did_not_announce_is_not_its_doing(bundled, tmp_path):
+    """virtctl pause makes the launcher say the same."""
+    lines = list(rendering.kubevirt(bundled["converge-late"], "C"))
+    said = rendering.envelope("Signaled pause for web1", rendering.START_NS + 10_000_000_000)
+    [trace] = imported([*lines, said], tmp_path)
+    assert trace.samples["action"].isna().all()
+
+
+@pytest.mark.parametrize("version", ["1.1", "1.2.0", "0.59", "1.8"])
+@pytest.mark.parametrize("stall", [True, False])
+def test_fields_that_v1_9_alone_prints_beat_a_version_that_was_told(version, stall, bundled, tmp_path):
+    lines = list(rendering.kubevirt(bundled["converge-late"], "D", stall=stall))
+    [right] = imported(lines, tmp_path)
+    [trace] = imported(lines, tmp_path, version=version)
+    assert trace.samples.equals(right.samples)
+    assert trace.samples["memory_bps"].max() > 10**7
+    assert [words for words in trace.meta.notes["said"] if f"--kubevirt-version {version} cannot" in words]
+    [same] = imported(lines, tmp_path, version="1.9")
+    assert not any("cannot have written" in words for words in same.meta.notes.get("said", []))
+
+
+@pytest.mark.parametrize(
+    ("form", "version", "words"),
+    [("A", "1.8", "in bytes"), ("C", "1.0.0", "in MiB"), ("C", "0.59", "in MiB"), ("C", "1.1", "look at"),
+     ("A", "1.0", ""), ("C", "1.8", ""), ("A", "0.55", ""), ("B", "1.1", ""), ("B", "1.0", ""),
+     ("B", "1.8", "look at")],
+)  # fmt: skip
+def test_a_version_that_contradicts_the_lines_is_said(form, version, words, bundled, tmp_path):
+    [trace] = imported(rendering.kubevirt(bundled["converge-late"], form), tmp_path, version=version)
+    said = [each for each in trace.meta.notes.get("said", []) if "--kubevirt-version" in each]
+    assert [words in each for each in said] == ([True] if words else [])
 
 
 def test_what_the_monitor_wrote_is_what_it_did():

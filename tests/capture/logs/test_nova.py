@@ -167,3 +167,93 @@ def test_a_clock_that_was_set_leaves_novas_own_seconds(bundled, tmp_path):
     said = rendering.sampled(bundled["converge-late"], 5000)["time_elapsed_ms"] // 1000 * 1000
     assert trace.samples["time_elapsed_ms"][trace.active].tolist() == said.tolist()
     assert any("stepped" in words for words in trace.meta.notes["said"])
+
+
+def statistics(seconds: int, processed: int, total: int = 8 * 10**9) -> str:
+    left = max(total - processed, 0)
+    return (
+        f"Migration running for {seconds} secs, memory {round(left * 100 / total)}% remaining (bytes processed="
+        f"{processed}, remaining={left}, total={total}); disk 100% remaining (bytes processed=0, remaining=0, total=0)."
+    )
+
+
+def line(message: str, after_s: float, instance: str = rendering.INSTANCE) -> str:
+    return rendering.nova_line(message, rendering.START_NS + int(after_s * 1e9), instance=instance)
+
+
+def counts(traces: list[mk.Trace]) -> list[int]:
+    return [int(trace.active.sum()) for trace in traces]
+
+
+def test_a_migration_that_begins_at_the_elapsed_time_of_the_last_line_is_of_its_own(tmp_path):
+    """The first one was given up in its first seconds, and nothing says so."""
+    lines = [line(statistics(0, 0), 0), line(statistics(0, 0), 600), line(statistics(30, 10**9), 630)]
+    traces, importer = imported(lines, tmp_path)
+    assert counts(traces) == [1, 2]
+    assert importer.skipped == {}
+
+
+@pytest.mark.parametrize("second", [(30, 10**9, 8 * 10**9), (60, 5 * 10**9, 16 * 10**9)])
+def test_what_only_grows_and_what_never_changes_tell_migrations_apart(second, tmp_path):
+    untimed = [f"[instance: {OTHER}] {statistics(*each)}" for each in ((0, 1), (30, 4 * 10**9), second)]
+    traces, _ = imported(untimed, tmp_path)
+    assert counts(traces) == [2, 1]
+
+
+@pytest.mark.parametrize(
+    "message",
+    ["Switching to post-copy migration mode", "Failed to abort migration nope",
+     "Increasing downtime to 500 ms after 150 sec elapsed time", "Live migration not completed after 800 sec"],
+)  # fmt: skip
+@pytest.mark.parametrize("later_s", [0.2, 300])
+def test_what_is_said_after_the_end_is_not_carried_to_the_next_migration(message, later_s, tmp_path):
+    first = [line(statistics(0, 0), 0), line(statistics(30, 10**9), 30), line("Migration operation has aborted", 40)]
+    # The next one begins in the same second.
+    second = [line("Increasing downtime to 50 ms after 0 sec elapsed time", 40 + later_s + 0.1),
+              line(statistics(0, 0), 40 + later_s + 0.1), line(statistics(30, 10**9), 70 + later_s + 0.1),
+              line("Migration operation has aborted", 80 + later_s)]  # fmt: skip
+    traces, importer = imported([*first, line(message, 40 + later_s), *second], tmp_path)
+    assert [trace.meta.end.outcome for trace in traces] == ["failed", "failed"]
+    assert [trace.samples["argument"].dropna().tolist() for trace in traces] == [[], [50]]
+    assert [len(trace.meta.notes.get("monitor_lines", [])) for trace in traces] == [0, 0]
+    assert importer.skipped == {"line about a migration that had ended": 1}
+
+
+def test_what_was_done_in_a_migration_whose_beginning_is_cut_off_is_its(tmp_path):
+    lines = [line("Increasing downtime to 95 ms after 150 sec elapsed time", 150), line(statistics(160, 10**9), 160)]
+    [trace], _ = imported(lines, tmp_path)
+    assert trace.samples["argument"].dropna().tolist() == [95]
+
+
+MASKS = ("<uuid>", "****", "xxxxxxxx", "xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx", "00000000-0000-0000-0000-000000000000")
+
+
+@pytest.mark.parametrize("mask", MASKS)
+def test_two_instances_under_one_mask_are_told_apart_by_their_numbers(mask, bundled, tmp_path):
+    log = list(rendering.nova(bundled["long-hot-set"], instance=mask))
+    other = [line(statistics(s, s * 10**8, 32 * 10**9), 20 + s, mask) for s in range(0, 400, 5)]
+    other.append(line("Migration operation has completed", 1500, mask))
+    mixed = sorted([*log, *other], key=lambda text: text[:23])
+    traces, _ = imported(mixed, tmp_path)
+    [alone], _ = imported(log, tmp_path)
+    assert sorted(counts(traces)) == sorted([int(alone.active.sum()), len(other) - 1])
+    assert all(any("masked" in words for words in trace.meta.notes["said"]) for trace in traces)
+    one = next(trace for trace in traces if len(trace.samples["memory_total_bytes"].dropna().unique()) == 1
+               and trace.samples["memory_total_bytes"].max() == 32 * 10**9)  # fmt: skip
+    assert one.samples["action"].isna().all()
+
+
+def test_a_line_that_may_be_of_two_masked_instances_is_of_none(tmp_path):
+    both = [line(statistics(s, s * 10**8 + n, (8 + n) * 10**9), s, "****") for s in range(0, 60, 5) for n in (0, 1)]
+    traces, importer = imported([*both, line("Switching to post-copy migration mode", 57, "****")], tmp_path)
+    assert counts(traces) == [12, 12]
+    assert all(trace.samples["action"].isna().all() for trace in traces)
+    assert importer.skipped == {"line under a masked UUID that may be of several migrations": 1}
+
+
+def test_one_masked_instance_is_read_as_any_other_is(bundled, tmp_path):
+    plain, _ = imported(rendering.nova(bundled["long-hot-set"]), tmp_path)
+    masked, importer = imported(rendering.nova(bundled["long-hot-set"], instance="<uuid>"), tmp_path)
+    assert [trace.samples.equals(masked[0].samples) for trace in plain] == [True]
+    assert masked[0].meta.end == plain[0].meta.end
+    assert importer.skipped == {}

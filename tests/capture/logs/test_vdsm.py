@@ -153,3 +153,15 @@ def test_traces_answer_what_their_log_can_tell(bundled, tmp_path):
     assert mk.answers(trace, mk.policy("kubevirt-1.8"), data_size_gb=1).level in ("exact", "approximate")
     assert mk.answers(trace, mk.policy("kubevirt-1.8", progress_timeout=0), data_size_gb=1).level == "exact"
     assert mk.answers(trace, mk.policy("kubevirt-1.9-stall")).level == "no"
+
+
+def test_what_is_said_after_the_end_is_not_carried_to_the_next_migration(bundled, tmp_path):
+    """The next one's start is not in the log."""
+    first, second = list(rendering.vdsm(bundled["long-hot-set"])), list(rendering.vdsm(bundled["long-hot-set"]))
+    after = bundled["long-hot-set"].end_ns - bundled["long-hot-set"].t0_ns + rendering.START_NS + 10**9
+    late = [rendering.vdsm_line("Aborting migration", after),
+            rendering.vdsm_line("an error of another thing", after, "ERROR", thread="migsrc")]  # fmt: skip
+    one, two = imported([*first, *late, *second[2:-2], *second[-1:]], tmp_path)[0]
+    assert two.samples["action"].isna().all()
+    assert (one.meta.end.outcome, two.meta.end.outcome) == ("cancelled", "failed")
+    assert two.meta.end.error_text == ""
