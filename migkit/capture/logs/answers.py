@@ -66,7 +66,8 @@ class Source:
 @dataclass(slots=True)
 class Job:
     """One migration while it is read. `begun` is the moment of its start and `ended` its outcome, where events told
-    them; `error_text` is what the tool said when the job had gone."""
+    them; `error_text` is what the tool said when the job had gone; `longest_ms` is by how much the job's clock went on
+    at most between two answers."""
 
     guest: str
     answers: list[Answer] = field(default_factory=list)
@@ -76,6 +77,16 @@ class Job:
     ended: str = ""
     skipped: Counter[str] = field(default_factory=Counter)
     error_text: str = ""
+    last_active: Answer | None = None
+    longest_ms: int = 0
+
+    def take(self, answer: Answer) -> None:
+        """Adds an answer."""
+        self.answers.append(answer)
+        if answer.active:
+            before_ms = self.last_active.elapsed_ms if self.last_active is not None else 0
+            self.longest_ms = max(self.longest_ms, answer.elapsed_ms - before_ms)
+            self.last_active = answer
 
 
 class Jobs:
@@ -101,7 +112,7 @@ class Jobs:
         elif answer.active or not idle:
             job = self._open.setdefault(key, Job(guest=guest))
             job.guest = job.guest or guest
-            job.answers.append(answer)
+            job.take(answer)
         else:
             self._context.skipped["answer without a job"] += 1
 
@@ -171,14 +182,35 @@ def read_with(reader: LineReader, lines: Iterator[Line]) -> Iterator[Imported]:
 
 def _anew(job: Job, answer: Answer) -> bool:
     """Whether an answer is of the guest's next migration: what only grows has fallen, though not because it came out
-    of turn."""
-    last = next((each for each in reversed(job.answers) if each.active), None)
+    of turn, or the job had ended meanwhile."""
+    last = job.last_active
     if last is None or not answer.active:
         return False
-    fell = answer.elapsed_ms < last.elapsed_ms or _processed(answer) < _processed(last)
-    if answer.stamp is None or last.stamp is None:
-        return fell
-    return fell and abs(_start_ns(answer) - _start_ns(last)) > _SAME_START_NS
+    over = job.final is not None or bool(job.ended) or not job.answers[-1].active
+    same_start = _same_start(last, answer)
+    if _fell(last, answer):
+        return over or not same_start
+    if not over or same_start:
+        return False
+    # Where the job's clock went on as before, something else answered in between, such as the other host.
+    in_step = answer.elapsed_ms - last.elapsed_ms <= 2 * job.longest_ms
+    return same_start is False or job.final is not None or not in_step
+
+
+def _fell(last: Answer, answer: Answer) -> bool:
+    """Whether something fell that only grows within a job."""
+    falling = ("data_processed", "memory_iteration")
+    return answer.elapsed_ms < last.elapsed_ms or any(
+        int(answer.stats[key]) < int(last.stats[key]) for key in falling if key in answer.stats and key in last.stats
+    )
+
+
+def _same_start(last: Answer, answer: Answer) -> bool | None:
+    """Whether two answers' jobs began at the same time; None where no time tells it, as where both stand below the
+    same one."""
+    if answer.stamp is None or last.stamp is None or answer.stamp == last.stamp:
+        return None
+    return abs(_start_ns(answer) - _start_ns(last)) <= _SAME_START_NS
 
 
 def _began_at(job: Job, stamp: Stamp | None) -> bool:
@@ -191,10 +223,6 @@ def _start_ns(answer: Answer) -> int:
     """When the job began by a stamped answer's wall clock."""
     assert answer.stamp is not None
     return answer.stamp.wall_ns - answer.elapsed_ms * NS_PER_MS
-
-
-def _processed(answer: Answer) -> int:
-    return int(answer.stats.get("data_processed", 0))
 
 
 def _assemble(job: Job, source: Source) -> Imported:

@@ -36,11 +36,14 @@ NEEDLES: tuple[bytes, ...] = (
     b"downtime tuning", b"failed to get domain job info",
 )  # fmt: skip
 
+_INITIATING = "Initiating live migration"
 # So many samples are held at most before guests that have gone quiet are written out, until so many are left.
 _MOST_HELD, _THEN_HELD = 100_000, 75_000
 _QUIET_NS = 3600 * NS_PER_S
 # Lines around a migration's samples that still belong to it.
 _BEFORE_NS, _AFTER_NS = 120 * NS_PER_S, 90 * NS_PER_S
+# A monitor's first lines are written about when libvirt's job begins.
+_AROUND_NS = 5 * NS_PER_S
 # A monitor that is silent for three of its intervals has ended, most likely.
 _SURELY_NS, _SURELY_ROUNDS = 12 * NS_PER_S, 3
 
@@ -293,28 +296,65 @@ def _at_once(jobs: list[_Job]) -> bool:
 
 def _shares(jobs: list[_Job], events: list[Event], context: Context) -> list[list[Event]]:
     """For each migration the events that belong to it: those near its samples in time, the nearest where several are,
-    the one of the same file where they are as near; without times, those between its lines."""
+    the one of the same file where they are as near; without times, those between its lines. A migration that ended
+    before its first statistics has none: what is said between its beginning and other samples is its own."""
     shares: list[list[Event]] = [[] for _ in jobs]
-    for event in sorted(events, key=lambda event: event.order):
+    unseen = False
+    for event in _in_order(events):
         reachable = [
-            (_apart(event, job, far), event.place not in job.places, number)
+            (_apart(event, job, far), event.place not in job.places, number, far)
             for number, job in enumerate(jobs)
             if event.migration in ("", job.migration) and (far := _distance(event, job)) is not None
         ]
         near = min(reachable, default=None)
+        if OPENING.match(event.item.message):
+            unseen = near is None
         if near is None:
             context.skipped["line of a monitor at a time of no migration"] += 1
+        elif unseen and near[3] > 0:
+            context.skipped["line about a migration without statistics"] += 1
         else:
-            shares[near[2]].append(event)
+            share = shares[near[2]]
+            if event.item.message.startswith(_INITIATING):
+                _leave_older(share, context)
+            share.append(event)
     return shares
 
 
+def _leave_older(share: list[Event], context: Context) -> None:
+    """Takes out what is of a migration that began, and perhaps ended, before the one that begins now."""
+    older = [
+        number
+        for number, event in enumerate(share)
+        if event.item.message.startswith(_INITIATING) or outcome(event.item) is not None
+    ]
+    if older:
+        context.skipped["line about a migration without statistics"] += older[-1] + 1
+        del share[: older[-1] + 1]
+
+
+def _in_order(events: list[Event]) -> list[Event]:
+    """Events by time; as they came where one has none."""
+    if any(event.item.wall_ns is None for event in events):
+        return sorted(events, key=lambda event: event.order)
+    return sorted(events, key=lambda event: (event.item.wall_ns or 0, event.order))
+
+
 def _distance(event: Event, job: _Job) -> int | None:
-    """How far an event lies outside a migration; None where it is too far."""
+    """How far an event lies outside a migration; None where it is too far, or on the wrong side: a migration begins
+    before its samples, acts while it runs and ends after it began."""
     at, start, end = _clocks(event, job)
     before, after = max(start - at, 0), max(at - end, 0)
-    too_far = _timed(event, job) and (before > _BEFORE_NS or after > _AFTER_NS)
-    return None if too_far else max(before, after)
+    timed = event.item.wall_ns is not None and job.span_ns is not None
+    around = _AROUND_NS if timed else 0
+    if timed and (before > _BEFORE_NS or after > _AFTER_NS):
+        return None
+    if timed or event.place in job.places:
+        if OPENING.match(event.item.message) and at > start + around:
+            return None
+        if (outcome(event.item) is not None and at < start) or (done(event.item.message) and before > around):
+            return None
+    return max(before, after)
 
 
 def _apart(event: Event, job: _Job, distance: int) -> int:
@@ -324,10 +364,6 @@ def _apart(event: Event, job: _Job, distance: int) -> int:
     if OPENING.match(event.item.message):
         return abs(at - start)
     return distance if outcome(event.item) is None else abs(at - end)
-
-
-def _timed(event: Event, job: _Job) -> bool:
-    return event.item.wall_ns is not None and job.span_ns is not None
 
 
 def _clocks(event: Event, job: _Job) -> tuple[int, int, int]:

@@ -14,7 +14,7 @@ import statistics as numbers
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain, groupby, pairwise
+from itertools import chain, groupby, pairwise, zip_longest
 from typing import Any
 
 from migkit.capture.logs.base import Context, Imported, Line, Row, fits, trace_name
@@ -43,6 +43,8 @@ _COLUMNS = {
 _SAMPLED_MS = 5000
 # Samples further apart are of two migrations.
 _APART_MS = 120_000
+# What KubeVirt calls a migration whose object is gone.
+_NO_NAME = "<none>"
 # The product of pages and page size is what the metric says; libvirt gives them apart.
 _PAGE_BYTES = 4096
 
@@ -67,11 +69,30 @@ class _Guest:
 
 @dataclass(slots=True)
 class _Times:
-    """Of a guest's migrations: when they began, when they ended and how; outcomes without a time."""
+    """Of a guest's migrations, each with its name where that is told: starts (in s), ends (in s, and how), and outcomes
+    without a time (succeeded or failed) with the times in ms at which they were seen."""
 
-    starts_s: set[int] = field(default_factory=set)
-    ends: set[tuple[int, str]] = field(default_factory=set)
-    outcomes: set[str] = field(default_factory=set)
+    starts: set[tuple[int, str]] = field(default_factory=set)
+    ends: set[tuple[int, str, str]] = field(default_factory=set)
+    outcomes: dict[tuple[str, str], set[int]] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _Job:
+    """One migration: the times of its samples in ms, `kept` those that are no repetitions; its start and its end."""
+
+    guest: _Guest
+    moments: list[int]
+    kept: list[int] = field(default_factory=list)
+    skipped: Counter[str] = field(default_factory=Counter)
+    said: list[str] = field(default_factory=list)
+    start_s: int | None = None
+    status: str = ""
+
+    @property
+    def near_ms(self) -> float:
+        """How far from its samples its start and its end may be, by how often it was sampled."""
+        return max(_APART_MS, 3 * _interval_ms(self.kept))
 
 
 def matches(head: bytes) -> bool:
@@ -88,12 +109,14 @@ def read(lines: Iterator[Line], context: Context) -> Iterator[Imported]:
     for _, group in groupby(lines, key=lambda line: line.place):
         for series in _said(group, context.skipped):
             _add(series, guests, times, context.skipped)
-    for guest in guests.values():
-        known = times.get((guest.namespace, guest.name), _Times())
-        before_ms = 0
-        for moments in _migrations(guest):
-            yield _imported(guest, moments, known, before_ms, context)
-            before_ms = moments[-1]
+    jobs = [_fresh(guest, moments) for guest in guests.values() for moments in _migrations(guest)]
+    of_guest: dict[tuple[str, str], list[_Job]] = {}
+    for job in sorted(jobs, key=lambda job: job.kept[0]):
+        of_guest.setdefault((job.guest.namespace, job.guest.name), []).append(job)
+    for key, known in times.items():
+        _fit(known, of_guest.get(key, []), context.skipped)
+    for job in jobs:
+        yield _imported(job, context)
 
 
 def _said(lines: Iterator[Line], skipped: Counter[str]) -> Iterator[Series]:
@@ -207,12 +230,15 @@ def _points(values: Sequence[Any], skipped: Counter[str]) -> Iterator[tuple[int,
 
 
 def _add_times(known: _Times, metric: str, labels: Mapping[str, str], points: Points) -> None:
+    name = labels.get("migration_name") or labels.get("vmim", "")
+    name = "" if name == _NO_NAME else name
     if metric == "start_time_seconds":
-        known.starts_s |= set(points.values())
+        known.starts |= {(value, name) for value in points.values()}
     elif metric == "end_time_seconds":
-        known.ends |= {(value, labels.get("status", "")) for value in points.values()}
+        known.ends |= {(value, labels.get("status", ""), name) for value in points.values()}
     elif metric in ("succeeded", "failed") and any(points.values()):
-        known.outcomes.add(metric)
+        seen = {moment for moment, value in points.items() if value}
+        known.outcomes.setdefault((metric, name), set()).update(seen)
 
 
 def _migrations(guest: _Guest) -> Iterator[list[int]]:
@@ -232,42 +258,101 @@ def _migrations(guest: _Guest) -> Iterator[list[int]]:
         yield job
 
 
-def _imported(guest: _Guest, moments: list[int], known: _Times, before_ms: int, context: Context) -> Imported:
-    skipped: Counter[str] = Counter()
-    said: list[str] = []
-    kept = _fresh(guest, moments, skipped, said)
+def _fit(known: _Times, jobs: Sequence[_Job], skipped: Counter[str]) -> None:
+    """Gives a guest's migrations the starts and ends that fit their samples; counts those that fit none."""
+    before_ms, ended_s = 0, [end[0] for end in known.ends]
+    for job, following in zip_longest(jobs, jobs[1:]):
+        name = _fit_start(known, job, before_ms, max((s for s in ended_s if s * 1000 <= job.kept[0]), default=0))
+        until_ms = job.moments[-1] + job.near_ms
+        if following is not None:
+            until_ms = min(until_ms, following.kept[0])
+        _fit_end(known, job, name, until_ms)
+        before_ms = job.kept[-1]
+    for metric, left in (("start", known.starts), ("end", known.ends), ("outcome", known.outcomes)):
+        if left:
+            skipped[f"{metric} of a migration none of whose samples are near"] += len(left)
+
+
+def _fit_start(known: _Times, job: _Job, before_ms: int, ended_s: int) -> str:
+    """Takes the last start before the first sample, if no migration ended between them; it lies as far back as samples
+    are apart, or as sending what had been sent takes. Returns the migration's name, where that is told."""
+    first_ms = job.kept[0]
+    earliest_ms = max(before_ms, first_ms - job.near_ms - 2 * _sent_ms(job.guest, first_ms))
+    fitting = [
+        start for start in known.starts if earliest_ms < start[0] * 1000 <= first_ms + 1000 and start[0] >= ended_s
+    ]
+    if not fitting:
+        return ""
+    job.start_s, name = max(fitting)
+    known.starts -= {start for start in known.starts if start[0] == job.start_s}
+    return name
+
+
+def _sent_ms(guest: _Guest, moment: int) -> float:
+    """How long it takes to send what had been sent at a time, as fast as was sent then."""
+    sent_bytes = guest.columns.get("data_processed_bytes", {}).get(moment, 0)
+    rates = [guest.columns.get(name, {}).get(moment, 0) for name in ("memory_rate", "disk_rate")]
+    return sent_bytes / max(rates) * 1000 if max(rates) else 0.0
+
+
+def _fit_end(known: _Times, job: _Job, name: str, until_ms: float) -> None:
+    """Takes how it ended by the first end after its last sample; by succeeded or failed where one alone came up."""
+    since_ms = job.kept[-1] - _SAMPLED_MS
+    ends = sorted(end for end in known.ends if since_ms <= end[0] * 1000 <= until_ms and _of_one(end[2], name))
+    first = [end for end in ends if end[0] == ends[0][0]]
+    known.ends.difference_update(first)
+    if len({end[1] for end in first} - {""}) == 1:
+        job.status = max(end[1] for end in first)
+    outcomes = [
+        key for key, seen in known.outcomes.items() if since_ms <= min(seen) <= until_ms and _of_one(key[1], name)
+    ]
+    if len(outcomes) == 1:
+        job.status = job.status or outcomes[0][0]
+        del known.outcomes[outcomes[0]]
+
+
+def _of_one(name: str, other: str) -> bool:
+    """Whether two names can be of one migration."""
+    return not name or not other or name == other
+
+
+def _imported(job: _Job, context: Context) -> Imported:
+    guest, kept, start_s, said = job.guest, job.kept, job.start_s, job.said
     facts = context.manifests.facts("", "", guest.namespace, guest.name)
-    start_s = max((s for s in known.starts_s if before_ms < s * 1000 <= kept[0] + 1000), default=None)
     if start_s is not None:
         said.append("elapsed time counts from start_time_seconds, which is in whole seconds")
     rates = _rates(guest, kept, context.version, said)
     rows = [_row(guest, moment, kept[0] if start_s is None else start_s * 1000, start_s is not None, rates)
             for moment in kept]  # fmt: skip
     possible = [row for row in rows if fits(row)]
-    meta = _meta(guest, kept, possible, start_s, _end(known, kept, start_s), facts)
+    meta = _meta(guest, kept, possible, start_s, _end(job.status), facts)
     began_ns = (kept[0] if start_s is None else start_s * 1000) * NS_PER_MS
     name = trace_name(f"{guest.namespace}-{guest.name}" if guest.namespace else guest.name, began_ns)
-    return Imported(rows=possible, meta=meta, name=name, skipped=skipped, said=tuple(said))
+    return Imported(rows=possible, meta=meta, name=name, skipped=job.skipped, said=tuple(said))
 
 
-def _fresh(guest: _Guest, moments: list[int], skipped: Counter[str], said: list[str]) -> list[int]:
+def _fresh(guest: _Guest, moments: list[int]) -> _Job:
     """Without the repetitions that a query makes: of the last value for minutes after the end, and of every value
     where it asks more often than there were samples."""
+    job = _Job(guest=guest, moments=moments)
     values = {moment: tuple(points.get(moment) for points in guest.columns.values()) for moment in moments}
     last = len(moments) - 1
     while last > 0 and values[moments[last - 1]] == values[moments[-1]]:
         last -= 1
     if last < len(moments) - 1:
-        skipped["last values repeated by the query"] += len(moments) - 1 - last
-        said.append(f"the last values repeat for {format_s((moments[-1] - moments[last]) / 1000)}, as Prometheus does "
-                    "after the end: left out")  # fmt: skip
+        job.skipped["last values repeated by the query"] += len(moments) - 1 - last
+        repeated_s = (moments[-1] - moments[last]) / 1000
+        job.said.append(
+            f"the last values repeat for {format_s(repeated_s)}, as Prometheus does after the end: left out"
+        )
     kept = moments[:1]
     for moment in moments[1 : last + 1]:
         if values[moment] == values[kept[-1]] and moment - kept[-1] < _SAMPLED_MS:
-            skipped["value repeated by the query"] += 1
+            job.skipped["value repeated by the query"] += 1
         else:
             kept.append(moment)
-    return kept
+    job.kept = kept
+    return job
 
 
 def _rates(guest: _Guest, kept: list[int], version: str | None, said: list[str]) -> dict[str, Points]:
@@ -279,7 +364,10 @@ def _rates(guest: _Guest, kept: list[int], version: str | None, said: list[str])
         said.append("the memory's bandwidth stands under the disk's name (KubeVirt v1.1 to v1.6): put right")
     dirty = here.get("dirty", {})
     old = re.match(r"v?0\.5[34]\b", version or "") is not None
-    in_pages = dirty and not guest.new_names and (old or (version is None and not memory and not disk))
+    # A transfer rate there is since v0.55 only, whatever version was told.
+    in_pages = dirty and not guest.new_names and not memory and not disk and (old or version is None)
+    if dirty and old and not in_pages:
+        said.append(f"--kubevirt-version {version} cannot have exported these metrics: it is not gone by")
     if in_pages:
         said.append("the dirty rate is in pages a second, whatever its name says (KubeVirt v0.53 and v0.54)")
     elif dirty:
@@ -303,9 +391,8 @@ def _row(guest: _Guest, moment: int, start_ms: int, started: bool, rates: Mappin
 def _meta(
     guest: _Guest, kept: list[int], rows: Sequence[Row], start_s: int | None, end: End, facts: Facts
 ) -> TraceMeta:
-    apart = [b - a for a, b in pairwise(kept)]
     known = {column for row in rows for column, value in row.items() if value is not None}
-    interval_ms = float(numbers.median(apart)) if apart else float(_SAMPLED_MS)
+    interval_ms = _interval_ms(kept)
     return TraceMeta(
         provenance="imported",
         origin=ORIGIN,
@@ -321,18 +408,19 @@ def _meta(
     )  # fmt: skip
 
 
+def _interval_ms(kept: Sequence[int]) -> float:
+    """How far apart samples mostly lie."""
+    return float(numbers.median(b - a for a, b in pairwise(kept))) if len(kept) > 1 else float(_SAMPLED_MS)
+
+
 def _before_ms(rows: Sequence[Row]) -> float:
     """For how long it had run when it was first looked at, by what it had sent and how fast it sent."""
     sent_bytes, bps = ((rows[0].get(name) if rows else None) for name in ("data_processed_bytes", "memory_bps"))
     return sent_bytes / bps * 1000 if sent_bytes and bps else 0.0
 
 
-def _end(known: _Times, kept: list[int], start_s: int | None) -> End:
-    """How it ended by the metric of its end; by succeeded or failed where the guest had one migration only."""
-    ends = sorted(end for end in known.ends if end[0] * 1000 >= kept[-1] - _SAMPLED_MS)
-    status = next((status for _, status in ends[:1]), "")
-    if not status and len(known.outcomes) == 1 and len(known.starts_s) <= 1:
-        status = next(iter(known.outcomes))
+def _end(status: str) -> End:
+    """How it ended by the metrics."""
     outcomes = {"succeeded": "completed", "failed": "failed"}
     if status in outcomes:
         return End(outcome=outcomes[status], evidence="KubeVirt's metrics")

@@ -212,6 +212,22 @@ def test_a_migration_that_begins_in_the_second_in_which_another_failed_has_its_o
     assert [text.count("Initiating live migration.") for text in said] == [1, 1]
 
 
+@pytest.mark.parametrize("apart_s", [0, 0.4, 40])
+@pytest.mark.parametrize("first", [True, False])
+def test_a_migration_that_ended_before_its_first_statistics_leaves_its_lines_to_none(first, apart_s, bundled, tmp_path):
+    log = list(rendering.kubevirt(bundled["long-hot-set"], "C"))
+    begun, over = rendering.envelope("Initiating live migration.", rendering.START_NS), "Live migration succeeded."
+    short = [begun, later(json.dumps(json.loads(begun) | {"msg": over}), 2)]
+    took_s = datetime.datetime.fromisoformat(json.loads(log[-1])["timestamp"]).timestamp() - rendering.START_NS / 1e9
+    both = [*short, *(later(line, 2 + apart_s) for line in log)] if first else [
+        *log, *(later(line, took_s + apart_s) for line in short)]  # fmt: skip
+    importer = Importer([tmp_path / "launcher.log"])
+    (tmp_path / "launcher.log").write_text("\n".join(both))
+    [trace] = [as_trace(found) for found in importer.imported()]
+    assert trace.meta.end.outcome == "cancelled"
+    assert sum(importer.skipped.values()) == 2
+
+
 @pytest.mark.parametrize(
     "message",
     ["reconciling VM pause state", "Pausing the guest to allow migration to complete", "Signaled pause for web1",

@@ -274,3 +274,112 @@ def test_a_mutated_scrape_never_breaks_the_reader(place, noise, length, tmp_path
     path.write_text(text[:at] + noise + text[at + length :])
     for trace in mk.import_logs(path):
         assert mk.load(trace.save(path.with_suffix(".parquet"), force=True)).samples.equals(trace.samples)
+
+
+def told(answer: dict, metric: str, values: list[tuple[float, int]], **labels: str) -> None:
+    """Adds a metric of virt-controller's; times in s since the migration's start."""
+    start = series(answer, MEMORY)["metric"]
+    began = rendering.START_NS // 10**9
+    answer["data"]["result"].append({
+        "metric": {"__name__": f"kubevirt_vmi_migration_{metric}", "namespace": start["namespace"],
+                   "name": start["name"], **labels},
+        "values": [[began + moment, str(began + value if "time" in metric else value)] for moment, value in values],
+    })  # fmt: skip
+
+
+def twice(answer: dict, later_s: int = 3600) -> dict:
+    """The same migration once more, without its start."""
+    for one in list(answer["data"]["result"]):
+        if "transfer" in one["metric"]["__name__"] or "data_" in one["metric"]["__name__"]:
+            one["values"] += [[t + later_s, v] for t, v in one["values"]]
+    return answer
+
+
+DAY = 24 * 3600
+
+
+@pytest.mark.parametrize("at_s", [7 * DAY, -7 * DAY, 100])
+def test_an_end_that_does_not_fit_its_samples_is_of_another_migration(at_s, answer, tmp_path):
+    told(answer, "end_time_seconds", [(at_s, at_s)], status="failed")
+    path = tmp_path / "answer.json"
+    path.write_text(json.dumps(answer))
+    importer = Importer([path])
+    [found] = importer.imported()
+    assert found.meta.end.outcome == "lost"
+    assert importer.skipped == {"end of a migration none of whose samples are near": 1}
+
+
+def test_a_start_of_long_ago_is_of_another_migration(answer, tmp_path):
+    answer["data"]["result"] = [one for one in answer["data"]["result"] if "start_time" not in str(one["metric"])]
+    told(answer, "start_time_seconds", [(10, -40 * DAY), (20, -600)])
+    path = tmp_path / "answer.json"
+    path.write_text(json.dumps(answer))
+    importer = Importer([path])
+    [found] = importer.imported()
+    assert found.meta.migration.started_wall_ns is None
+    assert all(row["time_elapsed_ms"] is None for row in found.rows)
+    assert importer.skipped == {"start of a migration none of whose samples are near": 2}
+
+
+def test_a_start_of_a_migration_that_ended_before_the_samples_is_not_theirs(answer, tmp_path):
+    answer["data"]["result"] = [one for one in answer["data"]["result"] if "start_time" not in str(one["metric"])]
+    told(answer, "start_time_seconds", [(-50, -60)])
+    told(answer, "end_time_seconds", [(-20, -30)], status="failed")
+    [trace] = imported(answer, tmp_path)
+    assert trace.samples["time_elapsed_ms"].isna().all()
+    assert trace.meta.end.outcome == "lost"
+
+
+def test_a_start_that_what_was_sent_explains_is_taken_however_late_the_first_sample_is(answer, bundled, tmp_path):
+    """Nobody scraped for the first minutes."""
+    late = rendering.prometheus(bundled["long-hot-set"])
+    first = [value[0] for value in series(late, MEMORY)["values"]][-4]
+    for one in late["data"]["result"]:
+        if "start_time" not in one["metric"]["__name__"]:
+            one["values"] = [pair for pair in one["values"] if pair[0] >= first]
+    assert first - rendering.START_NS / 1e9 > 120
+    [trace] = imported(late, tmp_path)
+    assert trace.meta.migration.started_wall_ns == rendering.START_NS
+
+
+@pytest.mark.parametrize("seen_s", [-3600, 7 * DAY])
+def test_a_success_of_another_time_is_given_to_no_migration(seen_s, answer, tmp_path):
+    told(answer, "succeeded", [(seen_s, 1), (seen_s + 30, 1)], vmim="m1")
+    traces = imported(twice(answer), tmp_path)
+    assert [trace.meta.end.outcome for trace in traces] == ["lost", "lost"]
+
+
+def test_a_success_is_given_to_the_one_migration_after_which_it_came_up(answer, tmp_path):
+    last = series(answer, MEMORY)["values"][-1][0] - rendering.START_NS / 1e9
+    told(answer, "succeeded", [(last + k, 1) for k in range(10, 7200, 30)], vmim="m1")
+    told(answer, "failed", [(3600 + last + k, 1) for k in range(10, 600, 30)], vmim="m2")
+    traces = imported(twice(answer), tmp_path)
+    assert [trace.meta.end.outcome for trace in traces] == ["completed", "failed"]
+
+
+def test_ends_are_told_apart_by_when_they_were_and_by_the_migrations_name(answer, tmp_path):
+    answer["data"]["result"] = [one for one in answer["data"]["result"] if "start_time" not in str(one["metric"])]
+    last = int(series(answer, MEMORY)["values"][-1][0] - rendering.START_NS / 1e9)
+    for later_s, name, status in ((0, "m1", "failed"), (3600, "m2", "succeeded")):
+        told(answer, "start_time_seconds", [(later_s + 30, later_s)], migration_name=name)
+        told(answer, "end_time_seconds", [(later_s + last + 9, later_s + last + 3)], migration_name=name, status=status)
+    told(answer, "end_time_seconds", [(last + 9, last + 2)], migration_name="m0", status="succeeded")
+    traces = imported(twice(answer), tmp_path)
+    assert [trace.meta.end.outcome for trace in traces] == ["failed", "completed"]
+    assert [trace.meta.migration.started_wall_ns - rendering.START_NS for trace in traces] == [0, 3600 * 10**9]
+
+
+def test_migrations_of_one_guest_from_several_nodes_bound_each_other(answer, bundled, tmp_path):
+    other = rendering.prometheus(bundled["nonconverging-long"], node="node02")
+    for one in other["data"]["result"]:
+        one["values"] = [[t + 400, v] for t, v in one["values"] if "start_time" not in one["metric"]["__name__"]]
+    answer["data"]["result"] += other["data"]["result"]
+    traces = imported(answer, tmp_path)
+    assert [trace.samples["time_elapsed_ms"].isna().all() for trace in traces] == [False, True]
+
+
+def test_a_version_that_exported_no_transfer_rate_is_not_believed_where_there_is_one(answer, tmp_path):
+    [right] = imported(old_names(answer), tmp_path)
+    [trace] = imported(old_names(answer), tmp_path, version="0.53")
+    assert trace.samples.equals(right.samples)
+    assert any("cannot have exported" in words for words in trace.meta.notes["said"])

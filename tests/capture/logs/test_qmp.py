@@ -150,3 +150,19 @@ def test_what_is_no_answer_is_left_out_with_its_reason(line, reason, bundled, tm
     assert len(trace.samples) == len(whole.samples)
     more = importer.skipped - before.skipped
     assert sum(count for words, count in more.items() if words.startswith(reason)) == 1, more
+
+
+@pytest.mark.parametrize("stamps", [True, False])
+@pytest.mark.parametrize("status", ["none", "failed", "cancelled", "completed"])
+def test_a_job_that_is_over_is_not_gone_on_with(status, stamps, bundled, tmp_path):
+    """The next one was first seen when it had run for longer, and sent more, than the one before."""
+    rows = [row for _, row in rendering.active(bundled["nonconverging-long"], 1000).iterrows()]
+    lines = []
+    for later_s, part in ((0, rows[2:6]), (600, rows[30:40])):
+        for row in part:
+            lines += [f"{(rendering.at(row) + later_s * 10**9) / 1e9:.3f}"] if stamps else []
+            lines.append(json.dumps(rendering.answer(row)))
+        over = rendering.answer(part[-1], status) if status == "completed" else {"return": {"status": status}}
+        lines.append(json.dumps(over))
+    traces, _ = imported(lines, tmp_path)
+    assert [int(trace.active.sum()) for trace in traces] == [4, 10]

@@ -178,3 +178,47 @@ def test_a_number_at_the_very_end_may_be_cut_and_is_not_believed(tmp_path):
     [trace] = [as_trace(found) for found in importer.imported()]
     assert trace.samples["memory_iteration"].isna().all()
     assert importer.skipped["number at the very end, which may be cut short"] == 1
+
+
+def raw(elapsed_ms: int, processed: int, *, at_s: float | None = None, iteration: int = 1) -> list[str]:
+    stamp = [] if at_s is None else [f"{1714990270 + at_s:.3f}"]
+    return [*stamp, "Job type: 2", "", "operation: 5", f"time_elapsed: {elapsed_ms}", f"data_processed: {processed}",
+            f"data_remaining: {10**9}", f"memory_iteration: {iteration}", ""]  # fmt: skip
+
+
+def idle(at_s: float | None = None, kind: int = 0) -> list[str]:
+    return [*([] if at_s is None else [f"{1714990270 + at_s:.3f}"]), f"Job type: {kind}", ""]
+
+
+def counts(traces: list[mk.Trace]) -> list[int]:
+    return [int(trace.active.sum()) for trace in traces]
+
+
+@pytest.mark.parametrize("timed", [True, False])
+@pytest.mark.parametrize("kind", [0, 4, 5])
+def test_an_answer_without_a_job_ends_one(kind, timed, tmp_path):
+    """The next one was first seen when it had run for longer than the one before."""
+    first = [raw(1000 * k, 10**7 * k, at_s=k if timed else None) for k in (1, 2, 3)]
+    second = [raw(1000 * k, 10**7 * k, at_s=60 + k if timed else None) for k in (9, 10)]
+    traces, _ = imported(itertools.chain(*first, idle(4 if timed else None, kind), *second), tmp_path)
+    assert counts(traces) == [3, 2]
+
+
+def test_a_job_that_begins_as_another_fails_is_of_its_own(tmp_path):
+    lines = [*raw(100, 10**6, at_s=0.1), *raw(600, 10**7, at_s=0.6), *idle(0.8, 4), *raw(100, 10**6, at_s=1.1)]
+    traces, _ = imported(lines, tmp_path)
+    assert counts(traces) == [2, 1]
+    assert [trace.meta.end.outcome for trace in traces] == ["failed", "lost"]
+
+
+@pytest.mark.parametrize("timed", [True, False])
+def test_a_host_that_has_no_job_asked_in_turn_with_the_one_that_has_ends_none(timed, tmp_path):
+    lines = [text for k in range(1, 8) for text in
+             (*raw(1000 * k, 10**7 * k, at_s=k if timed else None), *idle(k + 0.2 if timed else None))]  # fmt: skip
+    traces, _ = imported(lines, tmp_path)
+    assert counts(traces) == [7]
+
+
+def test_an_iteration_that_begins_anew_is_of_another_job(tmp_path):
+    traces, _ = imported([*raw(1000, 10**7, iteration=5), *raw(2000, 10**8, iteration=1)], tmp_path)
+    assert counts(traces) == [1, 1]
