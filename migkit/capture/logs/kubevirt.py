@@ -232,22 +232,26 @@ def _jobs(key: str, guest: _Guest) -> Iterator[_Job]:
 
 
 def _parts(samples: list[Sample]) -> Iterator[list[Sample]]:
-    """The samples of one UID, migration by migration. When libvirt's clock and what was sent both start anew while the
-    wall clock goes on, libvirt began a second job."""
+    """The samples of one UID, migration by migration."""
     job: list[Sample] = []
     for sample in samples:
-        last = job[-1] if job else sample
-        anew = (
-            sample.said.elapsed_ms < last.said.elapsed_ms
-            and sample.said.processed < last.said.processed
-            and (sample.wall_ns or 1) > (last.wall_ns or 0)
-        )
-        if anew:
+        if job and _anew(job[-1], sample):
             yield job
             job = []
         job.append(sample)
     if job:
         yield job
+
+
+def _anew(last: Sample, sample: Sample) -> bool:
+    """Whether libvirt began a second job: its clock and what was sent both start anew while the wall clock goes on, or
+    its clock is no further though the job began after the last line."""
+    elapsed_ms, wall_ns = sample.said.elapsed_ms, sample.wall_ns
+    if elapsed_ms < last.said.elapsed_ms and sample.said.processed < last.said.processed:
+        return (wall_ns or 1) > (last.wall_ns or 0)
+    if wall_ns is None or last.wall_ns is None or elapsed_ms > last.said.elapsed_ms:
+        return False
+    return wall_ns - elapsed_ms * NS_PER_MS > last.wall_ns
 
 
 def _with_final(samples: list[Sample]) -> list[Sample]:
@@ -300,7 +304,7 @@ def _shares(jobs: list[_Job], events: list[Event], context: Context) -> list[lis
     before its first statistics has none: what is said between its beginning and other samples is its own."""
     shares: list[list[Event]] = [[] for _ in jobs]
     unseen = False
-    for event in _in_order(events):
+    for event in _in_order(_once(events, context)):
         reachable = [
             (_apart(event, job, far), event.place not in job.places, number, far)
             for number, job in enumerate(jobs)
@@ -319,6 +323,17 @@ def _shares(jobs: list[_Job], events: list[Event], context: Context) -> list[lis
                 _leave_older(share, context)
             share.append(event)
     return shares
+
+
+def _once(events: list[Event], context: Context) -> list[Event]:
+    """Events without those that stand in the logs twice, as where one is a copy of another."""
+    kept: dict[object, Event] = {}
+    for event in events:
+        item = event.item
+        kept.setdefault(event.order if item.wall_ns is None else (item.wall_ns, item.message, item.reason), event)
+    if len(kept) < len(events):
+        context.skipped["the same line again"] += len(events) - len(kept)
+    return list(kept.values())
 
 
 def _leave_older(share: list[Event], context: Context) -> None:
