@@ -447,6 +447,20 @@ def test_a_copy_of_a_log_beside_it_repeats_no_action(bundled, tmp_path):
     assert trace.samples["action"].dropna().tolist() == ["start_post_copy"]
 
 
+@pytest.mark.parametrize("bare", [True, False])
+@pytest.mark.parametrize("uid", ["xxxx", "<uid>", ""])
+def test_migrations_without_guest_and_uid_are_told_apart_by_their_numbers(uid, bare, bundled, tmp_path):
+    """Two launchers' logs in one, with all names masked; memory differs in size."""
+    one = list(rendering.kubevirt(bundled["nonconverging-long"], "C", uid=uid))[1:-1]
+    two = [
+        later(line, 2).replace("DataTotal:2", "DataTotal:9").replace("MemoryTotal:2", "MemoryTotal:9") for line in one
+    ]
+    assert two[0] != later(one[0], 2)
+    form = (lambda line: json.loads(line)["msg"]) if bare else stripped
+    traces = imported([form(line) for line in by_time(one, two)], tmp_path)
+    assert [int(trace.active.sum()) for trace in traces] == [len(one), len(two)]
+
+
 def test_a_log_cut_between_two_files_is_one_migration(bundled, tmp_path):
     lines = list(rendering.kubevirt(bundled["nonconverging-long"], "C"))
     (tmp_path / "current.log").write_text("\n".join(lines[20:]))
