@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 from migkit.capture.logs.base import LONGEST_MS
-from migkit.capture.logs.kubevirt_lines import OPENING, Event, Sample, done, outcome
+from migkit.capture.logs.kubevirt_lines import OPENING, Event, Sample, done, is_uid, outcome
 from migkit.units import NS_PER_MS, NS_PER_S
 
 _INITIATING = "Initiating live migration"
@@ -21,7 +20,8 @@ _AROUND_NS = 5 * NS_PER_S
 _SURELY_NS, _SURELY_ROUNDS = 12 * NS_PER_S, 3
 # A log's time is that of libvirt's clock within this; the monitor writes every 4 s.
 _SAME_START_NS, _NEXT_MS = 1 * NS_PER_S, 4500
-_UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", re.ASCII)
+# So many migrations under one mask may run at the same time.
+_MOST_LANES = 64
 
 
 @dataclass(slots=True)
@@ -45,7 +45,7 @@ def jobs_of(key: str, named: bool, samples: Mapping[str, list[Sample]], skipped:
     """A guest's migrations, those of one UID in the order in which they came. Where neither the guest nor the
     migration has a name, because somebody masked them, samples are told apart by their numbers."""
     for migration, told in samples.items():
-        masked = not named and _UUID.fullmatch(migration) is None
+        masked = not named and not is_uid(migration)
         for lane in _lanes(told, skipped) if masked else [told]:
             for part in _parts(lane):
                 yield _job(key, named, part)
@@ -65,8 +65,9 @@ def _lanes(samples: Sequence[Sample], skipped: Counter[str]) -> list[list[Sample
     """Samples under one mask, each behind those that it goes on; one that may go on several is left out."""
     lanes: list[list[Sample]] = []
     for sample in samples:
-        fitting = [lane for lane in lanes if _goes_on(lane[-1], sample, _NEXT_MS)]
-        fitting = fitting or [lane for lane in lanes if _goes_on(lane[-1], sample, LONGEST_MS)]
+        newest = lanes[-_MOST_LANES:]
+        fitting = [lane for lane in newest if _goes_on(lane[-1], sample, _NEXT_MS)]
+        fitting = fitting or [lane for lane in newest if _goes_on(lane[-1], sample, LONGEST_MS)]
         if not fitting:
             lanes.append([sample])
         elif len(fitting) == 1:
@@ -139,7 +140,8 @@ def _by_clock(sample: Sample) -> tuple[bool, int, int]:
 def home(event: Event, jobs: list[Job]) -> tuple[Job | None, str]:
     """The migration that a line without a guest belongs to; where it cannot be told, None and why. It is the only one
     near, or the nearest of a guest that had one after the other, or the only one that ran then."""
-    near = [(far, job) for job in jobs if (far := _distance(event, job)) is not None]
+    kind = _kind(event)
+    near = [(far, job) for job in jobs if (far := _distance(event, kind, job)) is not None]
     if not near:
         return None, "line of a monitor at a time of no migration"
     if len({job.key for _, job in near}) > 1 or _at_once([job for _, job in near]):
@@ -147,7 +149,7 @@ def home(event: Event, jobs: list[Job]) -> tuple[Job | None, str]:
         near = [(far, job) for far, job in near if far <= surely]
         if len(near) != 1:
             return None, "line of a monitor that names no guest while not exactly one of several migrations ran"
-    return min(near, key=lambda each: (_apart(event, each[1], each[0]), each[1].orders))[1], ""
+    return min(near, key=lambda each: (_apart(event, kind, each[1], each[0]), each[1].orders))[1], ""
 
 
 def _at_once(jobs: list[Job]) -> bool:
@@ -165,13 +167,14 @@ def shares(jobs: list[Job], events: list[Event], skipped: Counter[str]) -> list[
     shared: list[list[Event]] = [[] for _ in jobs]
     unseen = False
     for event in _in_order(_once(events, skipped)):
+        kind = _kind(event)
         reachable = [
-            (_apart(event, job, far), event.place not in job.places, number, far)
+            (_apart(event, kind, job, far), event.place not in job.places, number, far)
             for number, job in enumerate(jobs)
-            if event.migration in ("", job.migration) and (far := _distance(event, job)) is not None
+            if event.migration in ("", job.migration) and (far := _distance(event, kind, job)) is not None
         ]
         near = min(reachable, default=None)
-        if OPENING.match(event.item.message):
+        if kind == "opening":
             unseen = near is None
         if near is None:
             skipped["line of a monitor at a time of no migration"] += 1
@@ -215,7 +218,16 @@ def _in_order(events: list[Event]) -> list[Event]:
     return sorted(events, key=lambda event: (event.item.wall_ns or 0, event.order))
 
 
-def _distance(event: Event, job: Job) -> int | None:
+def _kind(event: Event) -> str:
+    """Where in a migration a line stands: "opening", "deed", "closing", or anywhere (empty)."""
+    if OPENING.match(event.item.message):
+        return "opening"
+    if outcome(event.item) is not None:
+        return "closing"
+    return "deed" if done(event.item.message) is not None else ""
+
+
+def _distance(event: Event, kind: str, job: Job) -> int | None:
     """How far an event lies outside a migration; None where it is too far, or on the wrong side: a migration begins
     before its samples, acts while it runs and ends after it began."""
     at, start, end = _clocks(event, job)
@@ -225,20 +237,18 @@ def _distance(event: Event, job: Job) -> int | None:
     if timed and (before > _BEFORE_NS or after > _AFTER_NS):
         return None
     if timed or event.place in job.places:
-        if OPENING.match(event.item.message) and at > start + around:
-            return None
-        if (outcome(event.item) is not None and at < start) or (done(event.item.message) and before > around):
+        too_late = kind == "opening" and at > start + around
+        too_early = (kind == "closing" and at < start) or (kind == "deed" and before > around)
+        if too_late or too_early:
             return None
     return max(before, after)
 
 
-def _apart(event: Event, job: Job, distance: int) -> int:
+def _apart(event: Event, kind: str, job: Job, distance: int) -> int:
     """How far an event lies from where lines of its kind stand: at a migration's start, its end, or anywhere in it.
     One migration may end in the second in which the next one starts."""
     at, start, end = _clocks(event, job)
-    if OPENING.match(event.item.message):
-        return abs(at - start)
-    return distance if outcome(event.item) is None else abs(at - end)
+    return abs(at - start) if kind == "opening" else abs(at - end) if kind == "closing" else distance
 
 
 def _clocks(event: Event, job: Job) -> tuple[int, int, int]:

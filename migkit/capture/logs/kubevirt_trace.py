@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from migkit.capture.logs.base import Context, Imported, Row, trace_name
-from migkit.capture.logs.kubevirt_lines import Done, Entry, Event, Sample, done, options, outcome
+from migkit.capture.logs.kubevirt_lines import Done, Entry, Event, Sample, done, is_uid, options, outcome
 from migkit.capture.logs.kubevirt_rates import believed, bytes_of_mbps
 from migkit.capture.logs.manifests import Facts
 from migkit.capture.source import PAUSED, PAUSED_MIGRATION
@@ -76,11 +76,13 @@ def _kept(samples: Sequence[Sample], draft: _Draft) -> Iterator[Sample]:
 
 
 def _tell_stripped(samples: Sequence[Sample], draft: _Draft) -> None:
-    """Says that the guest's name was taken out of KubeVirt's JSON."""
+    """Says that the guest's name was taken out of KubeVirt's JSON, and perhaps the migration's too."""
     nameless = sum(sample.told and not sample.final for sample in samples)
     if nameless and not any(sample.named for sample in samples):
         draft.said.append(f"{nameless} lines of statistics are JSON without the guest's name and uid: the guest is "
                           "unknown, and they are read like bare lines")  # fmt: skip
+    if not any(sample.named for sample in samples) and not is_uid(samples[0].said.migration):
+        draft.said.append("neither guest nor migration is named: told from others by its numbers alone")
 
 
 class _Clock:

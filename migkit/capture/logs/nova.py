@@ -62,6 +62,8 @@ _LACKS = ("downtime_ms", "memory_bps", "memory_dirty_rate_pages_per_s", "memory_
 _INFO_MS = 30_000.0
 # A monitor that is silent for longer has ended.
 _SILENT_NS, _SILENT_LINES = 40 * NS_PER_S, 3
+# So many migrations under one mask may run at the same time.
+_MOST_LANES = 64
 # A line is written a little after its clock was read.
 _LATE_NS = NS_PER_S // 5
 _AFTER_S = re.compile(r" after (\d{1,9}) sec", re.ASCII)
@@ -140,7 +142,8 @@ class _Masked:
         """The line with a name of its own for each instance; None where it may be of several."""
         if _UUID.fullmatch(entry.guest) and len(set(entry.guest) - {"-"}) > 1:
             return entry
-        running = {key: job for key in self._keys.get(entry.guest, []) if (job := self._jobs.known(key)) is not None}
+        newest = self._keys.get(entry.guest, [])[-_MOST_LANES:]
+        running = {key: job for key in newest if (job := self._jobs.known(key)) is not None}
         sample = _sample(entry) if entry.message.startswith(_RUNNING) else None
         start_ns = sample.start_ns if sample is not None else _told_start_ns(entry)
         fitting = self._of_sample(sample, running) if sample is not None else self._of_line(entry, start_ns, running)

@@ -459,6 +459,7 @@ def test_migrations_without_guest_and_uid_are_told_apart_by_their_numbers(uid, b
     form = (lambda line: json.loads(line)["msg"]) if bare else stripped
     traces = imported([form(line) for line in by_time(one, two)], tmp_path)
     assert [int(trace.active.sum()) for trace in traces] == [len(one), len(two)]
+    assert all(any("by its numbers alone" in words for words in trace.meta.notes["said"]) for trace in traces)
 
 
 def test_a_log_cut_between_two_files_is_one_migration(bundled, tmp_path):
