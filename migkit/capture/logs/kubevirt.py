@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from migkit.capture.logs import kubevirt_trace
 from migkit.capture.logs.base import LONGEST_MS, Context, Imported, Line
-from migkit.capture.logs.kubevirt_jobs import Job, home, jobs_of, shares
+from migkit.capture.logs.kubevirt_jobs import Job, Timeline, home, jobs_of, shares
 from migkit.capture.logs.kubevirt_lines import (
     NOTED,
     STATISTICS,
@@ -166,10 +166,11 @@ class _Log:
             of_uid.setdefault(each.migration, []).append(each)
             for place in each.places:
                 of_place.setdefault(place, []).append(each)
-        only = jobs if len(self._guests) == 1 else []
+        only = Timeline(jobs if len(self._guests) == 1 else [])
+        timelines = {place: Timeline(here) for place, here in of_place.items()}
         for event in self._loose:
             named = of_uid.get(event.migration) if event.migration else None
-            job, reason = home(event, named or of_place.get(event.place, only))
+            job, reason = home(event, Timeline(named) if named else timelines.get(event.place, only))
             if job is None:
                 self._context.skipped[reason] += 1
                 self.held -= 1

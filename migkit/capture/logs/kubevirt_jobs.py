@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import bisect
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 from migkit.capture.logs.base import LONGEST_MS
 from migkit.capture.logs.kubevirt_lines import OPENING, Event, Sample, done, is_uid, outcome
@@ -137,11 +138,35 @@ def _by_clock(sample: Sample) -> tuple[bool, int, int]:
     return (sample.final, sample.said.elapsed_ms, sample.order)
 
 
-def home(event: Event, jobs: list[Job]) -> tuple[Job | None, str]:
+class Timeline:
+    """Migrations by time, so that a line is compared with those that ran about then only."""
+
+    def __init__(self, jobs: Sequence[Job]) -> None:
+        self._jobs = jobs
+        spans = sorted(((job.span_ns, number) for number, job in enumerate(jobs) if job.span_ns is not None))
+        self._numbers = [number for _, number in spans]
+        self._starts = [span[0] for span, _ in spans]
+        self._latest = list(accumulate((span[1] for span, _ in spans), max))
+        self._untimed = [number for number, job in enumerate(jobs) if job.span_ns is None]
+
+    def about(self, event: Event) -> list[tuple[int, Job]]:
+        """The migrations that a line may be of, with their numbers; all of them where it has no time."""
+        wall_ns = event.item.wall_ns
+        if wall_ns is None:
+            return list(enumerate(self._jobs))
+        found = list(self._untimed)
+        at = bisect.bisect_right(self._starts, wall_ns + _BEFORE_NS)
+        while at > 0 and self._latest[at - 1] >= wall_ns - _AFTER_NS:
+            at -= 1
+            found.append(self._numbers[at])
+        return [(number, self._jobs[number]) for number in found]
+
+
+def home(event: Event, timeline: Timeline) -> tuple[Job | None, str]:
     """The migration that a line without a guest belongs to; where it cannot be told, None and why. It is the only one
     near, or the nearest of a guest that had one after the other, or the only one that ran then."""
-    kind = _kind(event)
-    near = [(far, job) for job in jobs if (far := _distance(event, kind, job)) is not None]
+    kind, jobs = _kind(event), timeline.about(event)
+    near = [(far, job) for _, job in jobs if (far := _distance(event, kind, job)) is not None]
     if not near:
         return None, "line of a monitor at a time of no migration"
     if len({job.key for _, job in near}) > 1 or _at_once([job for _, job in near]):
@@ -165,12 +190,12 @@ def shares(jobs: list[Job], events: list[Event], skipped: Counter[str]) -> list[
     the one of the same file where they are as near; without times, those between its lines. A migration that ended
     before its first statistics has none: what is said between its beginning and other samples is its own."""
     shared: list[list[Event]] = [[] for _ in jobs]
-    unseen = False
+    timeline, unseen = Timeline(jobs), False
     for event in _in_order(_once(events, skipped)):
         kind = _kind(event)
         reachable = [
             (_apart(event, kind, job, far), event.place not in job.places, number, far)
-            for number, job in enumerate(jobs)
+            for number, job in timeline.about(event)
             if event.migration in ("", job.migration) and (far := _distance(event, kind, job)) is not None
         ]
         near = min(reachable, default=None)
