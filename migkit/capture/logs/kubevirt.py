@@ -6,15 +6,15 @@ whole MiB from v1.0.1 on, rates whole Mbps, which v1.0.1 to v1.2.0 print 64 time
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import pairwise
 
 from migkit.capture.logs import kubevirt_trace
 from migkit.capture.logs.base import LONGEST_MS, Context, Imported, Line
+from migkit.capture.logs.kubevirt_jobs import Job, Timeline, home, jobs_of, shares
 from migkit.capture.logs.kubevirt_lines import (
     NOTED,
-    OPENING,
     STATISTICS,
     Entry,
     Event,
@@ -23,10 +23,9 @@ from migkit.capture.logs.kubevirt_lines import (
     done,
     entry,
     migration_of,
-    outcome,
     statistics,
 )
-from migkit.units import MIB, NS_PER_MS, NS_PER_S
+from migkit.units import MIB, NS_PER_S
 
 ORIGIN = kubevirt_trace.ORIGIN
 # Whatever a monitor writes has one of these in it, or comes from a file named so.
@@ -36,16 +35,9 @@ NEEDLES: tuple[bytes, ...] = (
     b"downtime tuning", b"failed to get domain job info",
 )  # fmt: skip
 
-_INITIATING = "Initiating live migration"
 # So many samples are held at most before guests that have gone quiet are written out, until so many are left.
 _MOST_HELD, _THEN_HELD = 100_000, 75_000
 _QUIET_NS = 3600 * NS_PER_S
-# Lines around a migration's samples that still belong to it.
-_BEFORE_NS, _AFTER_NS = 120 * NS_PER_S, 90 * NS_PER_S
-# A monitor's first lines are written about when libvirt's job begins.
-_AROUND_NS = 5 * NS_PER_S
-# A monitor that is silent for three of its intervals has ended, most likely.
-_SURELY_NS, _SURELY_ROUNDS = 12 * NS_PER_S, 3
 
 
 def matches(head: bytes) -> bool:
@@ -61,23 +53,6 @@ class _Guest:
     samples: dict[str, list[Sample]] = field(default_factory=dict)
     last_order: int = 0
     last_wall_ns: int = 0
-
-
-@dataclass(slots=True)
-class _Job:
-    """One migration's samples by libvirt's clock: of which guest, between which times and lines, in which files."""
-
-    key: str
-    named: bool
-    samples: list[Sample]
-    span_ns: tuple[int, int] | None
-    orders: tuple[int, int]
-    places: set[str]
-
-    @property
-    def migration(self) -> str:
-        """The migration's UID."""
-        return self.samples[0].said.migration
 
 
 def read(lines: Iterator[Line], context: Context) -> Iterator[Imported]:
@@ -181,22 +156,26 @@ class _Log:
         """Gives each line without a guest to the migration that it must be of."""
         if not self._loose:
             return
-        jobs = [job for key, guest in self._guests.items() for job in _jobs(key, guest)]
-        of_place: dict[str, list[_Job]] = {}
-        of_uid: dict[str, list[_Job]] = {}
-        for job in jobs:
-            of_uid.setdefault(job.migration, []).append(job)
-            for place in job.places:
-                of_place.setdefault(place, []).append(job)
-        only = jobs if len(self._guests) == 1 else []
+        jobs = [
+            job for key, guest in self._guests.items()
+            for job in jobs_of(key, bool(guest.entry.guest), guest.samples, Counter())
+        ]  # fmt: skip
+        of_place: dict[str, list[Job]] = {}
+        of_uid: dict[str, list[Job]] = {}
+        for each in jobs:
+            of_uid.setdefault(each.migration, []).append(each)
+            for place in each.places:
+                of_place.setdefault(place, []).append(each)
+        only = Timeline(jobs if len(self._guests) == 1 else [])
+        timelines = {place: Timeline(here) for place, here in of_place.items()}
         for event in self._loose:
             named = of_uid.get(event.migration) if event.migration else None
-            home, reason = _home(event, named or of_place.get(event.place, only))
-            if home is None:
+            job, reason = home(event, Timeline(named) if named else timelines.get(event.place, only))
+            if job is None:
                 self._context.skipped[reason] += 1
                 self.held -= 1
             else:
-                self._guests[home.key].events.append(event._replace(migration=home.migration))
+                self._guests[job.key].events.append(event._replace(migration=job.migration))
         self._loose = []
 
 
@@ -209,165 +188,11 @@ def _possible(said: Statistics) -> bool:
 
 def _migrations(key: str, guest: _Guest, context: Context) -> Iterator[Imported]:
     """A guest's migrations in time order, each with the events that fall to it."""
-    jobs = sorted(_jobs(key, guest), key=lambda job: (job.samples[0].wall_ns or 0, job.samples[0].order))
-    shares = _shares(jobs, guest.events, context)
-    for job, events in zip(jobs, shares, strict=True):
+    told = jobs_of(key, bool(guest.entry.guest), guest.samples, context.skipped)
+    jobs = sorted(told, key=lambda job: (job.samples[0].wall_ns or 0, job.samples[0].order))
+    shared = shares(jobs, guest.events, context.skipped)
+    for job, events in zip(jobs, shared, strict=True):
         if all(sample.final for sample in job.samples):
             context.skipped["final statistics of a migration without any others"] += len(job.samples)
             continue
         yield kubevirt_trace.assemble(guest.entry, job.samples, events, context)
-
-
-def _jobs(key: str, guest: _Guest) -> Iterator[_Job]:
-    """A guest's migrations, those of one UID in the order in which they came."""
-    for samples in guest.samples.values():
-        for part in _parts(samples):
-            walls = [(s.wall_ns - s.said.elapsed_ms * NS_PER_MS, s.wall_ns) for s in part if s.wall_ns is not None]
-            span_ns = (min(start for start, _ in walls), max(end for _, end in walls)) if walls else None
-            orders = [sample.order for sample in part]
-            yield _Job(
-                key=key, named=bool(guest.entry.guest), samples=sorted(_with_final(part), key=_by_clock),
-                span_ns=span_ns, orders=(min(orders), max(orders)), places={sample.place for sample in part},
-            )  # fmt: skip
-
-
-def _parts(samples: list[Sample]) -> Iterator[list[Sample]]:
-    """The samples of one UID, migration by migration. When libvirt's clock and what was sent both start anew while the
-    wall clock goes on, libvirt began a second job."""
-    job: list[Sample] = []
-    for sample in samples:
-        last = job[-1] if job else sample
-        anew = (
-            sample.said.elapsed_ms < last.said.elapsed_ms
-            and sample.said.processed < last.said.processed
-            and (sample.wall_ns or 1) > (last.wall_ns or 0)
-        )
-        if anew:
-            yield job
-            job = []
-        job.append(sample)
-    if job:
-        yield job
-
-
-def _with_final(samples: list[Sample]) -> list[Sample]:
-    """The samples, with those of the completed job marked. They come from a logger that names no guest: where the
-    monitor's own lines name theirs, one that does not, comes after them and has nothing left is of the end. Where no
-    line names a guest, somebody took the names out, and that proves nothing."""
-    named = [sample for sample in samples if sample.named]
-    if not named:
-        return samples
-    printed = {sample.said for sample in named}
-    last_ms = max(sample.said.elapsed_ms for sample in named)
-
-    def ends(sample: Sample) -> bool:
-        said = sample.said
-        plain = sample.told and not sample.named and said not in printed
-        return plain and said.elapsed_ms >= last_ms and said.remaining == 0
-
-    return [sample._replace(final=sample.final or ends(sample)) for sample in samples]
-
-
-def _by_clock(sample: Sample) -> tuple[bool, int, int]:
-    return (sample.final, sample.said.elapsed_ms, sample.order)
-
-
-def _home(event: Event, jobs: list[_Job]) -> tuple[_Job | None, str]:
-    """The migration that a line without a guest belongs to; where it cannot be told, None and why. It is the only one
-    near, or the nearest of a guest that had one after the other, or the only one that ran then."""
-    near = [(far, job) for job in jobs if (far := _distance(event, job)) is not None]
-    if not near:
-        return None, "line of a monitor at a time of no migration"
-    if len({job.key for _, job in near}) > 1 or _at_once([job for _, job in near]):
-        surely = _SURELY_NS if event.item.wall_ns is not None else _SURELY_ROUNDS * len(jobs)
-        near = [(far, job) for far, job in near if far <= surely]
-        if len(near) != 1:
-            return None, "line of a monitor that names no guest while not exactly one of several migrations ran"
-    return min(near, key=lambda each: (_apart(event, each[1], each[0]), each[1].orders))[1], ""
-
-
-def _at_once(jobs: list[_Job]) -> bool:
-    """Whether migrations that were not told apart by a guest ran at the same time: then they are of several."""
-    if all(job.named for job in jobs):
-        return False
-    spans = sorted(job.orders if job.span_ns is None else job.span_ns for job in jobs)
-    return any(after[0] < before[1] for before, after in pairwise(spans))
-
-
-def _shares(jobs: list[_Job], events: list[Event], context: Context) -> list[list[Event]]:
-    """For each migration the events that belong to it: those near its samples in time, the nearest where several are,
-    the one of the same file where they are as near; without times, those between its lines. A migration that ended
-    before its first statistics has none: what is said between its beginning and other samples is its own."""
-    shares: list[list[Event]] = [[] for _ in jobs]
-    unseen = False
-    for event in _in_order(events):
-        reachable = [
-            (_apart(event, job, far), event.place not in job.places, number, far)
-            for number, job in enumerate(jobs)
-            if event.migration in ("", job.migration) and (far := _distance(event, job)) is not None
-        ]
-        near = min(reachable, default=None)
-        if OPENING.match(event.item.message):
-            unseen = near is None
-        if near is None:
-            context.skipped["line of a monitor at a time of no migration"] += 1
-        elif unseen and near[3] > 0:
-            context.skipped["line about a migration without statistics"] += 1
-        else:
-            share = shares[near[2]]
-            if event.item.message.startswith(_INITIATING):
-                _leave_older(share, context)
-            share.append(event)
-    return shares
-
-
-def _leave_older(share: list[Event], context: Context) -> None:
-    """Takes out what is of a migration that began, and perhaps ended, before the one that begins now."""
-    older = [
-        number
-        for number, event in enumerate(share)
-        if event.item.message.startswith(_INITIATING) or outcome(event.item) is not None
-    ]
-    if older:
-        context.skipped["line about a migration without statistics"] += older[-1] + 1
-        del share[: older[-1] + 1]
-
-
-def _in_order(events: list[Event]) -> list[Event]:
-    """Events by time; as they came where one has none."""
-    if any(event.item.wall_ns is None for event in events):
-        return sorted(events, key=lambda event: event.order)
-    return sorted(events, key=lambda event: (event.item.wall_ns or 0, event.order))
-
-
-def _distance(event: Event, job: _Job) -> int | None:
-    """How far an event lies outside a migration; None where it is too far, or on the wrong side: a migration begins
-    before its samples, acts while it runs and ends after it began."""
-    at, start, end = _clocks(event, job)
-    before, after = max(start - at, 0), max(at - end, 0)
-    timed = event.item.wall_ns is not None and job.span_ns is not None
-    around = _AROUND_NS if timed else 0
-    if timed and (before > _BEFORE_NS or after > _AFTER_NS):
-        return None
-    if timed or event.place in job.places:
-        if OPENING.match(event.item.message) and at > start + around:
-            return None
-        if (outcome(event.item) is not None and at < start) or (done(event.item.message) and before > around):
-            return None
-    return max(before, after)
-
-
-def _apart(event: Event, job: _Job, distance: int) -> int:
-    """How far an event lies from where lines of its kind stand: at a migration's start, its end, or anywhere in it.
-    One migration may end in the second in which the next one starts."""
-    at, start, end = _clocks(event, job)
-    if OPENING.match(event.item.message):
-        return abs(at - start)
-    return distance if outcome(event.item) is None else abs(at - end)
-
-
-def _clocks(event: Event, job: _Job) -> tuple[int, int, int]:
-    """An event, a migration's start and its end by the wall clock; by the count of lines where there is none."""
-    if event.item.wall_ns is not None and job.span_ns is not None:
-        return (event.item.wall_ns, *job.span_ns)
-    return (event.order, *job.orders)

@@ -252,6 +252,11 @@ def migration_of(message: str) -> str:
     return match[1] if match is not None else ""
 
 
+def is_uid(text: str) -> bool:
+    """Whether a text is a UID of Kubernetes; people mask them before they show a log."""
+    return re.fullmatch(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", text, re.ASCII) is not None
+
+
 _NAMING = re.compile(r"set migration (?:result|abort status) in metadata: \{(\S+) ")
 
 

@@ -62,6 +62,10 @@ _LACKS = ("downtime_ms", "memory_bps", "memory_dirty_rate_pages_per_s", "memory_
 _INFO_MS = 30_000.0
 # A monitor that is silent for longer has ended.
 _SILENT_NS, _SILENT_LINES = 40 * NS_PER_S, 3
+# So many migrations under one mask may run at the same time.
+_MOST_LANES = 64
+# A line is written a little after its clock was read.
+_LATE_NS = NS_PER_S // 5
 _AFTER_S = re.compile(r" after (\d{1,9}) sec", re.ASCII)
 
 
@@ -132,27 +136,48 @@ class _Masked:
     def __init__(self, jobs: Jobs, context: Context) -> None:
         self._jobs, self._context = jobs, context
         self._keys: dict[str, list[str]] = {}
+        self._starts = _Starts()
 
     def tell_apart(self, entry: Entry) -> Entry | None:
         """The line with a name of its own for each instance; None where it may be of several."""
         if _UUID.fullmatch(entry.guest) and len(set(entry.guest) - {"-"}) > 1:
             return entry
-        running = {key: job for key in self._keys.get(entry.guest, []) if (job := self._jobs.known(key)) is not None}
+        newest = self._keys.get(entry.guest, [])[-_MOST_LANES:]
+        running = {key: job for key in newest if (job := self._jobs.known(key)) is not None}
         sample = _sample(entry) if entry.message.startswith(_RUNNING) else None
-        fitting = self._of_sample(sample, running) if sample is not None else _of_line(entry, running)
-        if len(fitting) == 1:
-            return entry._replace(guest=fitting[0])
+        start_ns = sample.start_ns if sample is not None else _told_start_ns(entry)
+        fitting = self._of_sample(sample, running) if sample is not None else self._of_line(entry, start_ns, running)
         if not fitting and (sample is not None or _is_opening(entry.message) or entry.guest not in self._keys):
-            return entry._replace(guest=self._another(entry.guest, running))
+            fitting = [self._another(entry.guest, running)]
+        if len(fitting) == 1:
+            self._starts.take(fitting[0], start_ns)
+            return entry._replace(guest=fitting[0])
         reason = "line under a masked UUID that may be of several migrations" if fitting else monitor_log.AFTERWARDS
         self._context.skipped[reason] += 1
         return None
 
     def _of_sample(self, sample: Sample, running: Mapping[str, Job]) -> list[str]:
-        """The migrations that a line of statistics may go on: of those that began when it did, if any."""
-        going_on = [key for key, job in running.items() if job.samples and _goes_on(job.samples[-1], sample)]
-        fresh = [key for key, job in running.items() if not job.samples and _may_begin(job.last, sample)]
-        return going_on or fresh[-1:]
+        """The migrations that a line of statistics may be of: those that it goes on, and one that only began."""
+        going_on = [
+            key for key, job in running.items()
+            if job.samples and _goes_on(job.samples[-1], sample) and self._starts.fits(key, sample.start_ns)
+        ]  # fmt: skip
+        fresh = [
+            key for key, job in running.items()
+            if not job.samples and self._starts.fits(key, sample.start_ns)
+            and (len(running) == 1 or _is_near(sample.entry, job.last, len(running)))
+        ]  # fmt: skip
+        late = sample.start_ns is None and sample.elapsed_ms > _INFO_MS
+        return going_on if going_on and late else going_on + fresh[-1:]
+
+    def _of_line(self, entry: Entry, start_ns: int | None, running: Mapping[str, Job]) -> list[str]:
+        """The migrations that a line without statistics may be of: those heard of lately that began when it says."""
+        if entry.message.startswith(_STARTING):
+            return []
+        return [
+            key for key, job in running.items()
+            if _is_near(entry, job.last, len(running)) and self._starts.fits(key, start_ns)
+        ]  # fmt: skip
 
     def _another(self, guest: str, running: Mapping[str, Job]) -> str:
         """The name of the mask's next migration."""
@@ -163,36 +188,46 @@ class _Masked:
         return keys[-1]
 
 
+class _Starts:
+    """Between which times monitors' clocks began, by their lines: each bounds it from both sides, as `_start` says."""
+
+    def __init__(self) -> None:
+        self._bounds: dict[str, tuple[int, int]] = {}
+
+    def fits(self, key: str, start_ns: int | None) -> bool:
+        """Whether a line whose whole seconds began at a time can be of the monitor."""
+        if start_ns is None or key not in self._bounds:
+            return True
+        earliest, latest = self._bounds[key]
+        return earliest - _LATE_NS <= start_ns and start_ns - NS_PER_S <= latest + _LATE_NS
+
+    def take(self, key: str, start_ns: int | None) -> None:
+        """Bounds the start by one more line."""
+        if start_ns is not None:
+            earliest, latest = self._bounds.get(key, (0, start_ns))
+            self._bounds[key] = max(earliest, start_ns - NS_PER_S), min(latest, start_ns)
+
+
 def _goes_on(before: Sample, sample: Sample) -> bool:
-    return monitor_log.continues(before, sample) and monitor_log.same_start(before, sample) is not False
+    """Whether a line can be the next one of a migration: a monitor never writes two in one second of its clock."""
+    if sample.elapsed_ms == before.elapsed_ms and sample.row != before.row:
+        return False
+    return monitor_log.continues(before, sample)
 
 
-def _may_begin(told: Entry, sample: Sample) -> bool:
-    """Whether a line that came before any statistics may be of the same migration as the first of them."""
-    start_ns = sample.start_ns
-    if told.stamp is None or start_ns is None:
-        return True
-    return abs(told.stamp.wall_ns - start_ns) <= 2 * NS_PER_S
-
-
-def _of_line(entry: Entry, running: Mapping[str, Job]) -> list[str]:
-    """The migrations that a line without statistics may be of: those heard of lately; where it says for how long its
-    migration has run, those that began then."""
-    if entry.message.startswith(_STARTING):
-        return []
+def _told_start_ns(entry: Entry) -> int | None:
+    """When a line says that its migration began: for how many seconds it has run, or that it begins."""
     after = _AFTER_S.search(entry.message)
-    found = []
-    for key, job in running.items():
-        last = job.last
-        if entry.stamp is None or last.stamp is None:
-            near = len(running) == 1 or entry.order - last.order <= _SILENT_LINES * len(running)
-        else:
-            near = abs(entry.stamp.wall_ns - last.stamp.wall_ns) <= _SILENT_NS
-        told = Sample(entry, int(after[1]) * 1000, {}) if after is not None else None
-        began = told is None or not job.samples or monitor_log.same_start(job.samples[-1], told) is not False
-        if near and began:
-            found.append(key)
-    return found
+    if entry.stamp is None or (after is None and not entry.message.startswith(_STARTING)):
+        return None
+    return entry.stamp.wall_ns - (int(after[1]) * NS_PER_S if after is not None else 0)
+
+
+def _is_near(entry: Entry, last: Entry, running: int) -> bool:
+    """Whether a monitor whose last line that was still runs, of so many."""
+    if entry.stamp is None or last.stamp is None:
+        return running == 1 or entry.order - last.order <= _SILENT_LINES * running
+    return abs(entry.stamp.wall_ns - last.stamp.wall_ns) <= _SILENT_NS
 
 
 def _sample(entry: Entry) -> Sample | None:

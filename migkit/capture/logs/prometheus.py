@@ -8,17 +8,27 @@ virt-handler samples every 5 s from v1.4 on and hands its last ten samples out a
 
 from __future__ import annotations
 
+import bisect
 import json
 import re
-import statistics as numbers
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import chain, groupby, pairwise, zip_longest
+from itertools import chain, groupby
 from typing import Any
 
 from migkit.capture.logs.base import Context, Imported, Line, Row, fits, trace_name
 from migkit.capture.logs.manifests import Facts
+from migkit.capture.logs.prometheus_jobs import (
+    APART_MS,
+    SAMPLED_MS,
+    Guest,
+    Job,
+    Points,
+    Times,
+    add_times,
+    fit,
+    interval_ms,
+)
 from migkit.capture.logs.stamps import line_stamp
 from migkit.meta import Cadence, End, Migration, TraceMeta
 from migkit.schema import JOB_UNBOUNDED
@@ -40,59 +50,14 @@ _COLUMNS = {
     "memory_transfer_rate_bytes": "memory_rate",
     "disk_transfer_rate_bytes": "disk_rate",
 }
-_SAMPLED_MS = 5000
-# Samples further apart are of two migrations.
-_APART_MS = 120_000
-# What KubeVirt calls a migration whose object is gone.
-_NO_NAME = "<none>"
 # The product of pages and page size is what the metric says; libvirt gives them apart.
 _PAGE_BYTES = 4096
 
 # Of what rules look at: what is not exported, or was not asked for.
 _LACKS = {"data_remaining_bytes", "memory_bps", "memory_iteration"}
 
-Points = dict[int, int]
 # A series' labels, and its samples: pairs of a time in s and a value, as numbers or as text.
 Series = tuple[dict[str, str], list[Any]]
-
-
-@dataclass(slots=True)
-class _Guest:
-    """Values by column and time in ms; starts and ends of its migrations, where they are told."""
-
-    namespace: str
-    name: str
-    node: str
-    columns: dict[str, Points] = field(default_factory=dict)
-    new_names: bool = False
-
-
-@dataclass(slots=True)
-class _Times:
-    """Of a guest's migrations, each with its name where that is told: starts (in s), ends (in s, and how), and outcomes
-    without a time (succeeded or failed) with the times in ms at which they were seen."""
-
-    starts: set[tuple[int, str]] = field(default_factory=set)
-    ends: set[tuple[int, str, str]] = field(default_factory=set)
-    outcomes: dict[tuple[str, str], set[int]] = field(default_factory=dict)
-
-
-@dataclass(slots=True)
-class _Job:
-    """One migration: the times of its samples in ms, `kept` those that are no repetitions; its start and its end."""
-
-    guest: _Guest
-    moments: list[int]
-    kept: list[int] = field(default_factory=list)
-    skipped: Counter[str] = field(default_factory=Counter)
-    said: list[str] = field(default_factory=list)
-    start_s: int | None = None
-    status: str = ""
-
-    @property
-    def near_ms(self) -> float:
-        """How far from its samples its start and its end may be, by how often it was sampled."""
-        return max(_APART_MS, 3 * _interval_ms(self.kept))
 
 
 def matches(head: bytes) -> bool:
@@ -104,17 +69,21 @@ def matches(head: bytes) -> bool:
 
 def read(lines: Iterator[Line], context: Context) -> Iterator[Imported]:
     """The migrations of all answers together: one metric a file is as good as all in one."""
-    guests: dict[tuple[str, str, str], _Guest] = {}
-    times: dict[tuple[str, str], _Times] = {}
+    guests: dict[tuple[str, str, str], Guest] = {}
+    times: dict[tuple[str, str], Times] = {}
     for _, group in groupby(lines, key=lambda line: line.place):
         for series in _said(group, context.skipped):
             _add(series, guests, times, context.skipped)
-    jobs = [_fresh(guest, moments) for guest in guests.values() for moments in _migrations(guest)]
-    of_guest: dict[tuple[str, str], list[_Job]] = {}
+    jobs = [
+        _fresh(guest, moments)
+        for guest in guests.values()
+        for moments in _migrations(guest, times.get((guest.namespace, guest.name), Times()))
+    ]
+    of_guest: dict[tuple[str, str], list[Job]] = {}
     for job in sorted(jobs, key=lambda job: job.kept[0]):
         of_guest.setdefault((job.guest.namespace, job.guest.name), []).append(job)
     for key, known in times.items():
-        _fit(known, of_guest.get(key, []), context.skipped)
+        fit(known, of_guest.get(key, []), context.skipped)
     for job in jobs:
         yield _imported(job, context)
 
@@ -191,8 +160,8 @@ def _series(answer: Mapping[str, Any], skipped: Counter[str]) -> Iterator[Series
 
 
 def _add(
-    series: Series, guests: dict[tuple[str, str, str], _Guest],
-    times: dict[tuple[str, str], _Times], skipped: Counter[str],
+    series: Series, guests: dict[tuple[str, str, str], Guest],
+    times: dict[tuple[str, str], Times], skipped: Counter[str],
 ) -> None:  # fmt: skip
     labels, values = series
     metric = _METRIC.fullmatch(labels.get("__name__", ""))
@@ -203,10 +172,10 @@ def _add(
         return
     points = dict(_points(values, skipped))
     if metric[2] not in _COLUMNS:
-        _add_times(times.setdefault((namespace, name), _Times()), metric[2], labels, points)
+        add_times(times.setdefault((namespace, name), Times()), metric[2], labels, points)
         return
     key = (namespace, name, labels.get("node", ""))
-    guest = guests.setdefault(key, _Guest(namespace=namespace, name=name, node=key[2]))
+    guest = guests.setdefault(key, Guest(namespace=namespace, name=name, node=key[2]))
     guest.new_names |= metric[1] == "vmi_migration"
     column = guest.columns.setdefault(_COLUMNS[metric[2]], {})
     again = len(column.keys() & points.keys())
@@ -229,26 +198,17 @@ def _points(values: Sequence[Any], skipped: Counter[str]) -> Iterator[tuple[int,
         yield round(moment * 1000), round(value)
 
 
-def _add_times(known: _Times, metric: str, labels: Mapping[str, str], points: Points) -> None:
-    name = labels.get("migration_name") or labels.get("vmim", "")
-    name = "" if name == _NO_NAME else name
-    if metric == "start_time_seconds":
-        known.starts |= {(value, name) for value in points.values()}
-    elif metric == "end_time_seconds":
-        known.ends |= {(value, labels.get("status", ""), name) for value in points.values()}
-    elif metric in ("succeeded", "failed") and any(points.values()):
-        seen = {moment for moment, value in points.items() if value}
-        known.outcomes.setdefault((metric, name), set()).update(seen)
-
-
-def _migrations(guest: _Guest) -> Iterator[list[int]]:
-    """The times of each migration's samples, in ms: they end where nothing came for long, or less was processed."""
+def _migrations(guest: Guest, known: Times) -> Iterator[list[int]]:
+    """The times of each migration's samples, in ms: they end where nothing came for long, less was processed, or
+    another one is told to have started."""
     moments = sorted(set().union(*guest.columns.values()))
     processed = guest.columns.get("data_processed_bytes", {})
+    starts_ms = sorted({start[0] * 1000 for start in known.starts})
     job: list[int] = []
     done = 0
     for moment in moments:
-        anew = job and (moment - job[-1] > _APART_MS or processed.get(moment, done) < done)
+        started = job and _starts_between(starts_ms, job, moment)
+        anew = job and (moment - job[-1] > APART_MS or processed.get(moment, done) < done or started)
         if anew:
             yield job
             job = []
@@ -258,65 +218,13 @@ def _migrations(guest: _Guest) -> Iterator[list[int]]:
         yield job
 
 
-def _fit(known: _Times, jobs: Sequence[_Job], skipped: Counter[str]) -> None:
-    """Gives a guest's migrations the starts and ends that fit their samples; counts those that fit none."""
-    before_ms, ended_s = 0, [end[0] for end in known.ends]
-    for job, following in zip_longest(jobs, jobs[1:]):
-        name = _fit_start(known, job, before_ms, max((s for s in ended_s if s * 1000 <= job.kept[0]), default=0))
-        until_ms = job.moments[-1] + job.near_ms
-        if following is not None:
-            until_ms = min(until_ms, following.kept[0])
-        _fit_end(known, job, name, until_ms)
-        before_ms = job.kept[-1]
-    for metric, left in (("start", known.starts), ("end", known.ends), ("outcome", known.outcomes)):
-        if left:
-            skipped[f"{metric} of a migration none of whose samples are near"] += len(left)
+def _starts_between(starts_ms: Sequence[int], job: Sequence[int], moment: int) -> bool:
+    """Whether another migration started before a sample and after those of one: starts are cut to whole seconds."""
+    latest = bisect.bisect_right(starts_ms, moment) - 1
+    return latest >= 0 and starts_ms[latest] + 1000 > job[-1] and starts_ms[latest] > job[0] + 1000
 
 
-def _fit_start(known: _Times, job: _Job, before_ms: int, ended_s: int) -> str:
-    """Takes the last start before the first sample, if no migration ended between them; it lies as far back as samples
-    are apart, or as sending what had been sent takes. Returns the migration's name, where that is told."""
-    first_ms = job.kept[0]
-    earliest_ms = max(before_ms, first_ms - job.near_ms - 2 * _sent_ms(job.guest, first_ms))
-    fitting = [
-        start for start in known.starts if earliest_ms < start[0] * 1000 <= first_ms + 1000 and start[0] >= ended_s
-    ]
-    if not fitting:
-        return ""
-    job.start_s, name = max(fitting)
-    known.starts -= {start for start in known.starts if start[0] == job.start_s}
-    return name
-
-
-def _sent_ms(guest: _Guest, moment: int) -> float:
-    """How long it takes to send what had been sent at a time, as fast as was sent then."""
-    sent_bytes = guest.columns.get("data_processed_bytes", {}).get(moment, 0)
-    rates = [guest.columns.get(name, {}).get(moment, 0) for name in ("memory_rate", "disk_rate")]
-    return sent_bytes / max(rates) * 1000 if max(rates) else 0.0
-
-
-def _fit_end(known: _Times, job: _Job, name: str, until_ms: float) -> None:
-    """Takes how it ended by the first end after its last sample; by succeeded or failed where one alone came up."""
-    since_ms = job.kept[-1] - _SAMPLED_MS
-    ends = sorted(end for end in known.ends if since_ms <= end[0] * 1000 <= until_ms and _of_one(end[2], name))
-    first = [end for end in ends if end[0] == ends[0][0]]
-    known.ends.difference_update(first)
-    if len({end[1] for end in first} - {""}) == 1:
-        job.status = max(end[1] for end in first)
-    outcomes = [
-        key for key, seen in known.outcomes.items() if since_ms <= min(seen) <= until_ms and _of_one(key[1], name)
-    ]
-    if len(outcomes) == 1:
-        job.status = job.status or outcomes[0][0]
-        del known.outcomes[outcomes[0]]
-
-
-def _of_one(name: str, other: str) -> bool:
-    """Whether two names can be of one migration."""
-    return not name or not other or name == other
-
-
-def _imported(job: _Job, context: Context) -> Imported:
+def _imported(job: Job, context: Context) -> Imported:
     guest, kept, start_s, said = job.guest, job.kept, job.start_s, job.said
     facts = context.manifests.facts("", "", guest.namespace, guest.name)
     if start_s is not None:
@@ -331,10 +239,10 @@ def _imported(job: _Job, context: Context) -> Imported:
     return Imported(rows=possible, meta=meta, name=name, skipped=job.skipped, said=tuple(said))
 
 
-def _fresh(guest: _Guest, moments: list[int]) -> _Job:
+def _fresh(guest: Guest, moments: list[int]) -> Job:
     """Without the repetitions that a query makes: of the last value for minutes after the end, and of every value
     where it asks more often than there were samples."""
-    job = _Job(guest=guest, moments=moments)
+    job = Job(guest=guest, moments=moments)
     values = {moment: tuple(points.get(moment) for points in guest.columns.values()) for moment in moments}
     last = len(moments) - 1
     while last > 0 and values[moments[last - 1]] == values[moments[-1]]:
@@ -347,7 +255,7 @@ def _fresh(guest: _Guest, moments: list[int]) -> _Job:
         )
     kept = moments[:1]
     for moment in moments[1 : last + 1]:
-        if values[moment] == values[kept[-1]] and moment - kept[-1] < _SAMPLED_MS:
+        if values[moment] == values[kept[-1]] and moment - kept[-1] < SAMPLED_MS:
             job.skipped["value repeated by the query"] += 1
         else:
             kept.append(moment)
@@ -355,7 +263,7 @@ def _fresh(guest: _Guest, moments: list[int]) -> _Job:
     return job
 
 
-def _rates(guest: _Guest, kept: list[int], version: str | None, said: list[str]) -> dict[str, Points]:
+def _rates(guest: Guest, kept: list[int], version: str | None, said: list[str]) -> dict[str, Points]:
     """Bandwidths of memory and disk and the dirty rate in bytes a second, whatever their metrics were called."""
     here = {name: points for name, points in guest.columns.items() if any(moment in points for moment in kept)}
     memory, disk = here.get("memory_rate", {}), here.get("disk_rate", {})
@@ -375,7 +283,7 @@ def _rates(guest: _Guest, kept: list[int], version: str | None, said: list[str])
     return {"memory": memory, "disk": disk, "pages" if in_pages else "dirty": dirty}
 
 
-def _row(guest: _Guest, moment: int, start_ms: int, started: bool, rates: Mapping[str, Points]) -> Row:
+def _row(guest: Guest, moment: int, start_ms: int, started: bool, rates: Mapping[str, Points]) -> Row:
     row: Row = {"mono_ns": (moment - start_ms) * NS_PER_MS, "wall_ns": moment * NS_PER_MS, "source": "poll",
                 "job_type": JOB_UNBOUNDED, "time_elapsed_ms": max(moment - start_ms, 0) if started else None,
                 "memory_bps": rates["memory"].get(moment), "disk_bps": rates["disk"].get(moment)}  # fmt: skip
@@ -388,29 +296,22 @@ def _row(guest: _Guest, moment: int, start_ms: int, started: bool, rates: Mappin
     return row
 
 
-def _meta(
-    guest: _Guest, kept: list[int], rows: Sequence[Row], start_s: int | None, end: End, facts: Facts
-) -> TraceMeta:
+def _meta(guest: Guest, kept: list[int], rows: Sequence[Row], start_s: int | None, end: End, facts: Facts) -> TraceMeta:
     known = {column for row in rows for column, value in row.items() if value is not None}
-    interval_ms = _interval_ms(kept)
+    usual_ms = interval_ms(kept)
     return TraceMeta(
         provenance="imported",
         origin=ORIGIN,
         domain=facts.domain(guest.namespace, guest.name),
         migration=Migration(started_wall_ns=None if start_s is None else start_s * NS_PER_S),
         cadence=Cadence(
-            recorder="KubeVirt's virt-handler", interval_ms=interval_ms, iteration_events=False, read_only=True,
+            recorder="KubeVirt's virt-handler", interval_ms=usual_ms, iteration_events=False, read_only=True,
             lacks=tuple(sorted(_LACKS - known)),
-            start_uncertain_ms=max(interval_ms, _before_ms(rows)) if start_s is None else 1000.0,
+            start_uncertain_ms=max(usual_ms, _before_ms(rows)) if start_s is None else 1000.0,
         ),
         end=end,
         notes={"node": guest.node} if guest.node else {},
     )  # fmt: skip
-
-
-def _interval_ms(kept: Sequence[int]) -> float:
-    """How far apart samples mostly lie."""
-    return float(numbers.median(b - a for a, b in pairwise(kept))) if len(kept) > 1 else float(_SAMPLED_MS)
 
 
 def _before_ms(rows: Sequence[Row]) -> float:

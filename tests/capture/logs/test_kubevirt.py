@@ -430,6 +430,38 @@ def test_a_job_that_libvirt_began_again_is_a_migration_of_its_own(bundled, tmp_p
     assert [int(trace.active.sum()) for trace in traces] == [len(lines), len(lines)]
 
 
+def test_a_second_job_that_had_run_as_long_when_first_seen_is_of_its_own(bundled, tmp_path):
+    first = list(rendering.kubevirt(bundled["converge-late"], "C"))[1]
+    again = [later(line, 600) for line in list(rendering.kubevirt(bundled["converge-late"], "C"))[1:4]]
+    traces = imported([first, *again], tmp_path)
+    assert [int(trace.active.sum()) for trace in traces] == [1, 3]
+
+
+def test_a_copy_of_a_log_beside_it_repeats_no_action(bundled, tmp_path):
+    lines = list(rendering.kubevirt(bundled["converge-late"], "C"))
+    said = rendering.envelope("Starting post copy mode for migration", rendering.START_NS + 10_000_000_000)
+    [alone] = imported([*lines, said], tmp_path)
+    (tmp_path / "copy.log").write_text("\n".join([*lines, said]))
+    [trace] = mk.read_log(tmp_path)
+    assert trace.samples.equals(alone.samples)
+    assert trace.samples["action"].dropna().tolist() == ["start_post_copy"]
+
+
+@pytest.mark.parametrize("bare", [True, False])
+@pytest.mark.parametrize("uid", ["xxxx", "<uid>", ""])
+def test_migrations_without_guest_and_uid_are_told_apart_by_their_numbers(uid, bare, bundled, tmp_path):
+    """Two launchers' logs in one, with all names masked; memory differs in size."""
+    one = list(rendering.kubevirt(bundled["nonconverging-long"], "C", uid=uid))[1:-1]
+    two = [
+        later(line, 2).replace("DataTotal:2", "DataTotal:9").replace("MemoryTotal:2", "MemoryTotal:9") for line in one
+    ]
+    assert two[0] != later(one[0], 2)
+    form = (lambda line: json.loads(line)["msg"]) if bare else stripped
+    traces = imported([form(line) for line in by_time(one, two)], tmp_path)
+    assert [int(trace.active.sum()) for trace in traces] == [len(one), len(two)]
+    assert all(any("by its numbers alone" in words for words in trace.meta.notes["said"]) for trace in traces)
+
+
 def test_a_log_cut_between_two_files_is_one_migration(bundled, tmp_path):
     lines = list(rendering.kubevirt(bundled["nonconverging-long"], "C"))
     (tmp_path / "current.log").write_text("\n".join(lines[20:]))

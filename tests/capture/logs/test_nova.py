@@ -251,6 +251,14 @@ def test_a_line_that_may_be_of_two_masked_instances_is_of_none(tmp_path):
     assert importer.skipped == {"line under a masked UUID that may be of several migrations": 1}
 
 
+def test_masked_instances_that_are_as_large_and_begin_together_are_never_made_one(tmp_path):
+    """Their later lines may be of either: they are of none."""
+    both = [line(statistics(s, s * 10**8 + n), s + n / 10, "****") for s in (5, 10) for n in (0, 1)]
+    traces, importer = imported(both, tmp_path)
+    assert counts(traces) == [1, 1]
+    assert importer.skipped == {"line under a masked UUID that may be of several migrations": 2}
+
+
 def test_one_masked_instance_is_read_as_any_other_is(bundled, tmp_path):
     plain, _ = imported(rendering.nova(bundled["long-hot-set"]), tmp_path)
     masked, importer = imported(rendering.nova(bundled["long-hot-set"], instance="<uuid>"), tmp_path)

@@ -383,3 +383,19 @@ def test_a_version_that_exported_no_transfer_rate_is_not_believed_where_there_is
     [trace] = imported(old_names(answer), tmp_path, version="0.53")
     assert trace.samples.equals(right.samples)
     assert any("cannot have exported" in words for words in trace.meta.notes["said"])
+
+
+@pytest.mark.parametrize("gap_s", [0, 5, 100])
+def test_a_start_parts_a_migration_from_one_that_had_sent_less(gap_s, bundled, tmp_path):
+    """The link was dead: the next one had sent more when it was first seen."""
+    dead, alive = (rendering.prometheus(bundled[name]) for name in ("link-dead", "nonconverging-long"))
+    took_s = int((bundled["link-dead"].end_ns - bundled["link-dead"].t0_ns) / 1e9) + 1 + gap_s
+    for one in alive["data"]["result"]:
+        is_start = "start_time" in one["metric"]["__name__"]
+        one["values"] = [[t + took_s, str(int(v) + took_s) if is_start else v] for t, v in one["values"]]
+    alone = [imported(one, tmp_path)[0] for one in (dead, alive)]
+    dead["data"]["result"] += alive["data"]["result"]
+    traces = imported(dead, tmp_path)
+    assert [len(trace.samples) for trace in traces] == [len(trace.samples) for trace in alone]
+    starts = [trace.meta.migration.started_wall_ns - rendering.START_NS for trace in traces]
+    assert starts == [0, took_s * 10**9]
