@@ -153,7 +153,7 @@ def test_every_line_is_chosen_or_counted(lines, size):
 def test_rotated_logs_are_read_oldest_first(tmp_path):
     for name in ("0.log", "0.log.1", "0.log.2.gz", "0.log.20240101-000000", "current.log", "previous.log"):
         (tmp_path / name).write_text("x\n")
-    order = [Path(source.place).name for source in files.sources([tmp_path], Counter())]
+    order = [Path(source.place).name for source in files.sources([tmp_path], files.Losses())]
     assert order.index("0.log.2.gz") < order.index("0.log.1") < order.index("0.log")
     assert order.index("0.log.20240101-000000") < order.index("0.log")
     assert order.index("previous.log") < order.index("current.log")
@@ -173,7 +173,7 @@ def test_a_damaged_archive_gives_what_it_still_holds_and_says_so(name, bundled, 
     importer = Importer([path])
     found = list(importer.imported())
     assert len(found) == 1
-    assert any("which is damaged" in reason for reason in importer.skipped)
+    assert any("the rest is damaged" in line for line in importer.losses.damaged)
 
 
 MAGIC = (b"", b"\x1f\x8b", b"BZh9", b"\xfd7zXZ\x00", b'{"resultType":', b'{"component":"virt-launcher"',
