@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from migkit.capture.logs import kubevirt_trace
 from migkit.capture.logs.base import LONGEST_MS, Context, Imported, Line
+from migkit.capture.logs.clock import Spans
 from migkit.capture.logs.kubevirt_lines import (
     NOTED,
     STATISTICS,
@@ -182,14 +183,22 @@ def _shares(jobs: list[list[Sample]], events: list[Event], context: Context) -> 
     the one of the same file where they are as near; without times, those between its lines."""
     shares: list[list[Event]] = [[] for _ in jobs]
     spans = [_span_ns(job) for job in jobs]
+    places = [{sample.place for sample in job} for job in jobs]
+    lines = [(min(s.order for s in job), max(s.order for s in job), number) for number, job in enumerate(jobs)]
+    timed = Spans([(span[0] - _BEFORE_NS, span[1] + _AFTER_NS, n) for n, span in enumerate(spans) if span])
+    untimed, placed = Spans([line for line in lines if not spans[line[2]]]), Spans(lines)
     for event in events:
-        distances = [_distance(event, job, span) for job, span in zip(jobs, spans, strict=True)]
-        reachable = [
-            (far, all(sample.place != event.place for sample in jobs[number]), number)
-            for number, far in enumerate(distances)
-            if far is not None
-        ]
-        near = min(reachable, default=None)
+        wall_ns = event.item.wall_ns
+        if wall_ns is None:
+            reachable = {number: _outside(event.order, *lines[number][:2]) for number in placed.nearest(event.order)}
+        else:
+            reachable = {number: _outside(event.order, *lines[number][:2]) for number in untimed.nearest(event.order)}
+            reachable |= {
+                number: _outside(wall_ns, *span) for number in timed.around(wall_ns) if (span := spans[number])
+            }
+        near = min(
+            ((far, event.place not in places[number], number) for number, far in reachable.items()), default=None
+        )
         if near is None:
             context.skipped["line of a monitor at a time of no migration"] += 1
         else:
@@ -202,10 +211,6 @@ def _span_ns(job: list[Sample]) -> tuple[int, int] | None:
     return (min(start for start, _ in walls), max(end for _, end in walls)) if walls else None
 
 
-def _distance(event: Event, job: list[Sample], span: tuple[int, int] | None) -> int | None:
-    """How far an event lies outside a migration; None where it is too far."""
-    if event.item.wall_ns is not None and span is not None:
-        before, after = max(span[0] - event.item.wall_ns, 0), max(event.item.wall_ns - span[1], 0)
-        return max(before, after) if before <= _BEFORE_NS and after <= _AFTER_NS else None
-    orders = [sample.order for sample in job]
-    return max(min(orders) - event.order, event.order - max(orders), 0)
+def _outside(at: int, first: int, last: int) -> int:
+    """How far something lies outside a span."""
+    return max(first - at, at - last, 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import itertools
 import json
 import re
@@ -12,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from migkit.capture.logs.base import Context, Imported, Row, trace_name
+from migkit.capture.logs.clock import LastAtMost
 from migkit.capture.logs.kubevirt_lines import Done, Entry, Event, Sample, done, options, outcome
 from migkit.capture.logs.manifests import Facts
 from migkit.capture.source import PAUSED, PAUSED_MIGRATION
@@ -78,8 +80,12 @@ class _Clock:
 
     def __init__(self, samples: Sequence[Sample], draft: _Draft) -> None:
         timed = [(s.order, s.said.elapsed_ms * NS_PER_MS, s.wall_ns) for s in samples if s.wall_ns is not None]
-        self._orders = [(sample.order, sample.said.elapsed_ms * NS_PER_MS) for sample in samples]
+        orders = sorted((sample.order, sample.said.elapsed_ms * NS_PER_MS) for sample in samples)
+        self._orders = [order for order, _ in orders]
+        self._latest_ns = list(itertools.accumulate((mono_ns for _, mono_ns in orders), max))
+        self._first_ns = samples[0].said.elapsed_ms * NS_PER_MS
         self.offsets = [(wall_ns, wall_ns - mono_ns) for _, mono_ns, wall_ns in timed]
+        self._by_wall = LastAtMost([wall_ns for wall_ns, _ in self.offsets])
         self.start_wall_ns = self.offsets[0][1] if self.offsets else None
         self._tell_steps([mono_ns for _, mono_ns, _ in timed], draft)
         if not self.offsets:
@@ -99,9 +105,9 @@ class _Clock:
         """The job's clock at a line that has no statistics, by the sample nearest before it."""
         wall_ns = event.item.wall_ns
         if wall_ns is not None and self.offsets:
-            offset = next((o for at, o in reversed(self.offsets) if at <= wall_ns), self.offsets[0][1])
-            return wall_ns - offset
-        return max((mono_ns for order, mono_ns in self._orders if order < event.order), default=self._orders[0][1])
+            return wall_ns - self.offsets[max(self._by_wall(wall_ns), 0)][1]
+        before = bisect.bisect_left(self._orders, event.order)
+        return self._latest_ns[before - 1] if before else self._first_ns
 
 
 def _mbps(samples: Sequence[Sample], context: Context, draft: _Draft) -> int | None:
