@@ -325,9 +325,12 @@ class Split:
                 pending.append(block)
                 if self._too_long(pending):
                     return
-        rest = b"".join(pending)
-        if rest:
-            yield from self._chosen(rest + b"\n")
+        if any(pending):
+            pending.append(b"\n")
+            rest = [b"".join(pending)]
+            # A document of one line is large enough to be had once.
+            pending.clear()
+            yield from self._chosen(rest.pop())
 
     def _too_long(self, pending: list[bytes]) -> bool:
         """Whether a line is too long for its file to be read on. Where lines are chosen, its beginning is dropped."""
@@ -343,7 +346,9 @@ class Split:
 
     def _chosen(self, piece: bytes) -> Iterator[Line]:
         if not self._needles:
-            for text in piece.split(b"\n")[:-1]:
+            texts = piece.split(b"\n")
+            del piece
+            for text in texts[:-1]:
                 self.number += 1
                 yield Line(text.rstrip(b"\r"), self.place, self.number)
             return

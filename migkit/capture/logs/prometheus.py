@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import re
 import statistics as numbers
+from array import array
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -50,19 +51,59 @@ _PAGE_BYTES = 4096
 _LACKS = {"data_remaining_bytes", "memory_bps", "memory_iteration"}
 
 Points = dict[int, int]
-# A series' labels, and its samples: pairs of a time in s and a value, as numbers or as text.
-Series = tuple[dict[str, str], list[Any]]
+
+
+@dataclass(slots=True)
+class _Samples:
+    """The samples of a series, times in ms. An answer has millions of them, and as objects they need ten times as much
+    memory; `skipped`, reason -> samples that are none."""
+
+    moments: array[int] = field(default_factory=lambda: array("q"))
+    values: array[int] = field(default_factory=lambda: array("q"))
+    skipped: Counter[str] = field(default_factory=Counter)
+
+    def add(self, pair: Any) -> None:
+        """Takes a time in s and a value, as numbers or as text, if it is a finite number at a time that can be."""
+        try:
+            moment, value = float(pair[0]), float(pair[1])
+        except (TypeError, ValueError, LookupError, OverflowError):
+            self.skipped["sample of an unknown form"] += 1
+            return
+        if not 0 < moment < 2**33 or not 0 <= value < 2**62:
+            self.skipped["sample without a number"] += 1
+            return
+        self.moments.append(round(moment * 1000))
+        self.values.append(round(value))
+
+    def points(self) -> Points:
+        """Value by time."""
+        return dict(zip(self.moments, self.values, strict=True))
+
+
+Series = tuple[dict[str, str], _Samples]
 
 
 @dataclass(slots=True)
 class _Guest:
-    """Values by column and time in ms; starts and ends of its migrations, where they are told."""
+    """Series by column; `columns`, values by column and time in ms, once all series are read."""
 
     namespace: str
     name: str
     node: str
+    series: dict[str, list[_Samples]] = field(default_factory=dict)
     columns: dict[str, Points] = field(default_factory=dict)
     new_names: bool = False
+
+    def merge(self, skipped: Counter[str]) -> None:
+        """Fills the columns out of the series, the first value of a time being kept."""
+        for name, several in self.series.items():
+            column = self.columns.setdefault(name, {})
+            for samples in several:
+                points = samples.points()
+                again = len(column.keys() & points.keys())
+                if again:
+                    skipped["sample of the same time again"] += again
+                column.update({moment: value for moment, value in points.items() if moment not in column})
 
 
 @dataclass(slots=True)
@@ -88,7 +129,9 @@ def read(lines: Iterator[Line], context: Context) -> Iterator[Imported]:
     for _, group in groupby(lines, key=lambda line: line.place):
         for series in _said(group, context.skipped):
             _add(series, guests, times, context.skipped)
-    for guest in guests.values():
+    while guests:
+        guest = guests.pop(next(iter(guests)))
+        guest.merge(context.skipped)
         known = times.get((guest.namespace, guest.name), _Times())
         before_ms = 0
         for moments in _migrations(guest):
@@ -104,13 +147,17 @@ def _said(lines: Iterator[Line], skipped: Counter[str]) -> Iterator[Series]:
     if first.text.lstrip()[:1] != b"{":
         yield from _scraped(chain([first], lines), skipped)
         return
-    for answer in _answers(b"\n".join(line.text for line in chain([first], lines)), skipped):
+    whole = bytearray(first.text)
+    for line in lines:
+        whole += b"\n" + line.text
+    del first
+    for answer in _answers(whole.decode("utf-8", "replace"), skipped):
         yield from _series(answer, skipped)
 
 
 def _scraped(lines: Iterator[Line], skipped: Counter[str]) -> Iterator[Series]:
     """What /metrics said, one time or many."""
-    found: dict[tuple[bytes, bytes], list[Any]] = {}
+    found: dict[tuple[bytes, bytes], _Samples] = {}
     asked_s: float | None = None
     for line in lines:
         value = _TEXT.fullmatch(line.text)
@@ -119,7 +166,7 @@ def _scraped(lines: Iterator[Line], skipped: Counter[str]) -> Iterator[Series]:
             if told_s is None:
                 skipped["metric without a time: none behind it, and no line with the date before it"] += 1
             else:
-                found.setdefault((value[1], value[2]), []).append((told_s, value[3]))
+                found.setdefault((value[1], value[2]), _Samples()).add((told_s, value[3]))
         # Names of metrics have underscores; dates have none.
         elif b"_" not in line.text and (stamp := line_stamp(line.text.decode("utf-8", "replace"))) is not None:
             asked_s = stamp.wall_ns / NS_PER_S
@@ -136,9 +183,9 @@ def _told_s(number: float) -> float:
     return number / 1000 if number > 1e11 else number
 
 
-def _answers(text: bytes, skipped: Counter[str]) -> Iterator[dict[str, Any]]:
-    """JSON documents, one behind the other."""
-    decoder, words, at = json.JSONDecoder(), text.decode("utf-8", "replace"), 0
+def _answers(words: str, skipped: Counter[str]) -> Iterator[dict[str, Any]]:
+    """JSON documents, one behind the other; of each series no more is kept than its samples' numbers."""
+    decoder, at = json.JSONDecoder(object_hook=_packed), 0
     while at < len(words):
         begin = words.find("{", at)
         if begin < 0:
@@ -152,6 +199,16 @@ def _answers(text: bytes, skipped: Counter[str]) -> Iterator[dict[str, Any]]:
             yield document
 
 
+def _packed(found: dict[str, Any]) -> dict[str, Any]:
+    """A series with its samples packed, while the rest of the answer is still text; any other object as it is."""
+    if isinstance(found.get("metric"), dict):
+        values, samples = found.get("values", [found.get("value")]), _Samples()
+        for pair in values if isinstance(values, list) else ():
+            samples.add(pair)
+        found["values"] = samples if isinstance(values, list) else None
+    return found
+
+
 def _series(answer: Mapping[str, Any], skipped: Counter[str]) -> Iterator[Series]:
     data = answer.get("data")
     result = data.get("result") if isinstance(data, dict) else None
@@ -160,8 +217,8 @@ def _series(answer: Mapping[str, Any], skipped: Counter[str]) -> Iterator[Series
         return
     for series in result:
         labels = series.get("metric") if isinstance(series, dict) else None
-        values = series.get("values", [series.get("value")]) if isinstance(series, dict) else None
-        if isinstance(labels, dict) and isinstance(values, list):
+        values = series.get("values") if isinstance(series, dict) else None
+        if isinstance(labels, dict) and isinstance(values, _Samples):
             yield {str(key): str(value) for key, value in labels.items()}, values
         else:
             skipped["series of an unknown form"] += 1
@@ -178,32 +235,14 @@ def _add(
     if metric is None or not name:
         skipped["series of another metric, or of no guest"] += 1
         return
-    points = dict(_points(values, skipped))
+    skipped.update(values.skipped)
     if metric[2] not in _COLUMNS:
-        _add_times(times.setdefault((namespace, name), _Times()), metric[2], labels, points)
+        _add_times(times.setdefault((namespace, name), _Times()), metric[2], labels, values.points())
         return
     key = (namespace, name, labels.get("node", ""))
     guest = guests.setdefault(key, _Guest(namespace=namespace, name=name, node=key[2]))
     guest.new_names |= metric[1] == "vmi_migration"
-    column = guest.columns.setdefault(_COLUMNS[metric[2]], {})
-    again = len(column.keys() & points.keys())
-    if again:
-        skipped["sample of the same time again"] += again
-    column.update({moment: value for moment, value in points.items() if moment not in column})
-
-
-def _points(values: Sequence[Any], skipped: Counter[str]) -> Iterator[tuple[int, int]]:
-    """(ms, value) of what is a finite number at a time that can be."""
-    for pair in values:
-        try:
-            moment, value = float(pair[0]), float(pair[1])
-        except (TypeError, ValueError, LookupError, OverflowError):
-            skipped["sample of an unknown form"] += 1
-            continue
-        if not 0 < moment < 2**33 or not 0 <= value < 2**62:
-            skipped["sample without a number"] += 1
-            continue
-        yield round(moment * 1000), round(value)
+    guest.series.setdefault(_COLUMNS[metric[2]], []).append(values)
 
 
 def _add_times(known: _Times, metric: str, labels: Mapping[str, str], points: Points) -> None:

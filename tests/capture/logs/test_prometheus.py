@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -274,3 +275,20 @@ def test_a_mutated_scrape_never_breaks_the_reader(place, noise, length, tmp_path
     path.write_text(text[:at] + noise + text[at + length :])
     for trace in mk.import_logs(path):
         assert mk.load(trace.save(path.with_suffix(".parquet"), force=True)).samples.equals(trace.samples)
+
+
+def test_a_large_answer_is_read_in_little_more_memory_than_its_text(tmp_path):
+    values = [[1_700_000_000 + 5 * number, str(10**9 + number)] for number in range(20_000)]
+    series = [
+        {"metric": {"__name__": "kubevirt_vmi_migration_data_remaining_bytes", "name": f"web{guest}"}, "values": values}
+        for guest in range(5)
+    ]
+    path = tmp_path / "answer.json"
+    path.write_text(json.dumps({"status": "success", "data": {"resultType": "matrix", "result": series}}))
+    tracemalloc.start()
+    found = Importer([path]).imported()
+    next(found)
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    found.close()
+    assert peak_bytes < 9 * path.stat().st_size
