@@ -65,11 +65,13 @@ class Source:
 
 @dataclass(slots=True)
 class Job:
-    """One migration while it is read. `begun` is the moment of its start and `ended` its outcome, where events told
-    them; `error_text` is what the tool said when the job had gone."""
+    """One migration while it is read. `longest_ms` is the largest elapsed time of its answers; `begun` is the moment of
+    its start and `ended` its outcome, where events told them; `error_text` is what the tool said when the job had
+    gone."""
 
     guest: str
     answers: list[Answer] = field(default_factory=list)
+    longest_ms: int = 0
     final: Answer | None = None
     happenings: list[Happening] = field(default_factory=list)
     begun: Tick | None = None
@@ -102,11 +104,12 @@ class Jobs:
             job = self._open.setdefault(key, Job(guest=guest))
             job.guest = job.guest or guest
             job.answers.append(answer)
+            job.longest_ms = max(job.longest_ms, answer.elapsed_ms)
         else:
             self._context.skipped["answer without a job"] += 1
 
     def _add_final(self, job: Job | None, answer: Answer) -> None:
-        if job is None or answer.elapsed_ms < max((each.elapsed_ms for each in job.answers), default=LONGEST_MS):
+        if job is None or answer.elapsed_ms < (job.longest_ms if job.answers else LONGEST_MS):
             self._context.skipped["final statistics of a migration without any others"] += 1
         elif job.final is not None:
             job.skipped["final statistics again"] += 1

@@ -54,8 +54,10 @@ class Losses:
     damaged: list[str] = field(default_factory=list)
 
     def cut(self, place: str, error: Exception) -> None:
-        """Takes that a place can be read no further."""
-        self.damaged.append(f"{place}: the rest is damaged ({_words(error)}) and was left out")
+        """Takes that a place can be read no further, once, however often somebody tries."""
+        line = f"{place}: the rest is damaged ({_words(error)}) and was left out"
+        if line not in self.damaged:
+            self.damaged.append(line)
 
 
 def sources(places: Sequence[str | os.PathLike[str]], losses: Losses) -> Iterator[Source]:

@@ -39,9 +39,9 @@ Line = dict[str, Any]
 
 
 def matches(head: bytes) -> bool:
-    """A line of it has both clocks and a kind."""
-    first = head.lstrip()[:4096].partition(b"\n")[0]
-    return all(key in first for key in (b'"t_mono_ns"', b'"t_wall"', b'"kind"'))
+    """A line of it has both clocks and a kind; the first one may have been cut."""
+    keys = (b'"t_mono_ns"', b'"t_wall"', b'"kind"')
+    return any(all(key in line for key in keys) for line in head.lstrip()[:16384].split(b"\n")[:2])
 
 
 def read(lines: Iterator[Text], context: Context) -> Iterator[Imported]:

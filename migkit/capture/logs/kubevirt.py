@@ -6,6 +6,7 @@ whole MiB from v1.0.1 on, rates whole Mbps, which v1.0.1 to v1.2.0 print 64 time
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -48,11 +49,13 @@ def matches(head: bytes) -> bool:
 
 @dataclass(slots=True)
 class _Guest:
+    """What was read of a guest; `number` counts guests as they came."""
+
+    number: int
     entry: Entry
     events: list[Event] = field(default_factory=list)
     samples: dict[str, list[Sample]] = field(default_factory=dict)
     skipped: Counter[str] = field(default_factory=Counter)
-    last_order: int = 0
     last_wall_ns: int = 0
 
 
@@ -72,7 +75,9 @@ class _Log:
 
     def __init__(self, context: Context) -> None:
         self._context = context
+        # The one that was silent longest comes first.
         self._guests: dict[str, _Guest] = {}
+        self._came, self._newest_ns = 0, 0
         self._owner: dict[str, str] = {}
         self.held = 0
 
@@ -86,7 +91,7 @@ class _Log:
         elif NOTED.match(item.message) or done(item.message):
             guest = self._guest(item.guest or self._only_guest(line.place), item)
             guest.events.append(Event(order, item, line.place))
-            self._touch(guest, order, item)
+            self._touch(guest, item)
         else:
             self._context.skipped["line that tells nothing of a migration's course"] += 1
 
@@ -105,12 +110,14 @@ class _Log:
         final = said.downtime_ms is not None or (item.told and not item.guest)
         sample = Sample(order, item.wall_ns, item.source, item.iteration, said, final, place)
         guest.samples.setdefault(said.migration, []).append(sample)
-        self._touch(guest, order, item)
+        self._touch(guest, item)
 
     def _guest(self, key: str, item: Entry) -> _Guest:
-        guest = self._guests.get(key)
+        guest = self._guests.pop(key, None)
         if guest is None:
-            guest = self._guests[key] = _Guest(entry=item)
+            guest = _Guest(number=self._came, entry=item)
+            self._came += 1
+        self._guests[key] = guest
         if item.name and not guest.entry.name:
             guest.entry = item
         return guest
@@ -119,18 +126,20 @@ class _Log:
         """A line without a guest in a log of one launcher is its guest's."""
         return next(iter(self._guests)) if len(self._guests) == 1 else place
 
-    def _touch(self, guest: _Guest, order: int, item: Entry) -> None:
+    def _touch(self, guest: _Guest, item: Entry) -> None:
         self.held += 1
-        guest.last_order = order
         guest.last_wall_ns = max(guest.last_wall_ns, item.wall_ns or 0)
+        self._newest_ns = max(self._newest_ns, guest.last_wall_ns)
 
     def release(self, *, everything: bool = False) -> Iterator[Imported]:
         """The migrations of guests that were last heard of long ago; of the one silent longest where all are loud."""
-        newest_ns = max((guest.last_wall_ns for guest in self._guests.values()), default=0)
-        quiet = [key for key, g in self._guests.items() if everything or g.last_wall_ns < newest_ns - _QUIET_NS]
-        if not quiet and self._guests:
-            quiet = [min(self._guests, key=lambda key: self._guests[key].last_order)]
-        for key in quiet:
+        if everything:
+            chosen = sorted(self._guests, key=lambda key: self._guests[key].number)
+        else:
+            before_ns = self._newest_ns - _QUIET_NS
+            quiet = itertools.takewhile(lambda key: self._guests[key].last_wall_ns < before_ns, self._guests)
+            chosen = list(quiet) or [next(iter(self._guests))]
+        for key in chosen:
             guest = self._guests.pop(key)
             self.held -= sum(map(len, guest.samples.values())) + len(guest.events)
             yield from _migrations(key, guest, self._context)

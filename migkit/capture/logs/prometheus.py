@@ -29,6 +29,7 @@ ORIGIN = "Prometheus, KubeVirt's migration metrics"
 NEEDLES: tuple[bytes, ...] = ()
 
 _TEXT = re.compile(rb"(kubevirt_(?:vmi_migration|migrate_vmi)_\w+)\{(.*)\} (\S+)(?: (\d{1,16}(?:\.\d{1,9})?))?[ \t]*")
+_NAMED = re.compile(rb'"__name__"\s*:\s*"kubevirt_(?:vmi_migration|migrate_vmi)_\w')
 _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 _ESCAPED = {"\\n": "\n", '\\"': '"', "\\\\": "\\"}
 _METRIC = re.compile(r"kubevirt_(vmi_migration|migrate_vmi)_(\w+)")
@@ -116,9 +117,9 @@ class _Times:
 
 
 def matches(head: bytes) -> bool:
-    """An answer of Prometheus' HTTP API, or a metric of a migration as /metrics says it."""
+    """An answer of Prometheus' HTTP API, its keys in any order, or a metric of a migration as /metrics says it."""
     if head.lstrip()[:1] == b"{":
-        return b'"resultType"' in head[:4096]
+        return b'"resultType"' in head[:4096] or _NAMED.search(head) is not None
     return re.search(rb"^kubevirt_(?:vmi_migration|migrate_vmi)_\w+\{", head, re.MULTILINE) is not None
 
 

@@ -142,6 +142,7 @@ VDSM = "2026-08-01 08:00:00,000+0000 INFO (migsrc/a) [virt.vm] (vmId='a486876a-c
     [
         ("kubevirt", LAUNCHER % ("1", "9999-12-31T23:59:59Z")),
         ("kubevirt", LAUNCHER % ("1", "0001-01-01T00:00:00Z")),
+        ("kubevirt", LAUNCHER % ("1", "\\ud800")),
         ("kubevirt", LAUNCHER % (10**30, "2026-08-01T08:00:00Z")),
         ("kubevirt", LAUNCHER % (-5, "2026-08-01T08:00:00Z")),
         ("qmp", '{"return": {"status": [], "ram": {"dirty-sync-count": 1}}}'),

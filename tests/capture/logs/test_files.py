@@ -155,6 +155,13 @@ def test_what_cannot_be_read_in_a_folder_is_told_and_the_rest_imported(tmp_path,
     assert len(list((tmp_path / "out").glob("*.parquet"))) == 1
 
 
+def test_a_file_that_is_damaged_at_its_end_is_told_once(tmp_path):
+    (tmp_path / "x.log.gz").write_bytes(gzip.compress(LOG)[:-6])
+    importer = Importer([tmp_path])
+    assert len(list(importer.imported())) == 1
+    assert len(importer.losses.damaged) == 1
+
+
 def test_a_file_that_may_not_be_read_is_told_and_the_rest_imported(tmp_path, monkeypatch, capsys):
     (tmp_path / "a.log").write_bytes(LOG)
     (tmp_path / "b.log").write_bytes(LOG)

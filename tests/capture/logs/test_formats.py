@@ -120,6 +120,23 @@ def test_each_format_is_told_from_its_content(bundled, tmp_path):
     assert [Path(place).name for place in importer.unread] == ["d"]
 
 
+def test_a_raw_recording_whose_first_line_is_cut_is_one(tmp_path):
+    data = gzip.decompress((RAW / "block_raw.jsonl.gz").read_bytes())
+    (tmp_path / "x.jsonl").write_bytes(data[30:])
+    importer = Importer([tmp_path / "x.jsonl"])
+    assert len(list(importer.imported())) == 1
+    assert importer.read == [(str(tmp_path / "x.jsonl"), "jsonl")]
+
+
+def test_an_answer_of_prometheus_with_its_keys_in_another_order_is_one(bundled, tmp_path):
+    import json
+
+    answer = rendering.prometheus(bundled["long-hot-set"])
+    (tmp_path / "x.json").write_text(json.dumps(answer, sort_keys=True, indent=1))
+    assert '"resultType"' not in (tmp_path / "x.json").read_text()[:4096]
+    assert len(mk.read_log(tmp_path / "x.json")) == 1
+
+
 def test_a_log_that_says_nothing_of_kubevirt_for_long_is_still_found(bundled, tmp_path):
     import json
 

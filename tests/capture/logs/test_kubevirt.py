@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
 from pathlib import Path
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import migkit as mk
-from migkit.capture.logs import kubevirt_lines
+from migkit.capture.logs import kubevirt, kubevirt_lines
 from migkit.units import MIB
 from tests.capture.logs import rendering
 
@@ -296,3 +297,20 @@ def test_no_number_breaks_the_reader(number, key, tmp_path_factory):
     path.write_text(f"{before}{key}:{number}{unit} {after.partition(' ')[2]}\n")
     for trace in mk.import_logs(path):
         assert mk.load(trace.save(path.with_suffix(".parquet"), force=True)).samples.equals(trace.samples)
+
+
+def test_of_many_guests_the_one_silent_longest_is_written_out_first(bundled, tmp_path, monkeypatch):
+    """More lines than are held at once: no migration whose guest still speaks is cut in two."""
+    lines = list(rendering.kubevirt(bundled["nonconverging-long"], "C"))
+    monkeypatch.setattr(kubevirt, "_MOST_HELD", 4 * len(lines))
+    texts = []
+    for number in range(12):
+        new = {rendering.UID: f"uid-{number}", rendering.VMI_UID: f"vmi-{number}", "web1": f"web{number}"}
+        texts.append([functools.reduce(lambda line, pair: line.replace(*pair), new.items(), line) for line in lines])
+    # Three at a time speak in turns.
+    groups = [zip(*texts[start : start + 3], strict=True) for start in range(0, 12, 3)]
+    path = tmp_path / "x.log"
+    path.write_text("\n".join(line for group in groups for several in group for line in several) + "\n")
+    traces = list(mk.import_logs(path))
+    assert sorted(trace.name.split("-")[1] for trace in traces) == sorted(f"web{number}" for number in range(12))
+    assert {trace.meta.end.outcome for trace in traces} == {bundled["nonconverging-long"].meta.end.outcome}
