@@ -123,6 +123,11 @@ def test_a_logs_own_words_are_one_sane_line(tmp_path, capsys):
     [trace] = mk.open_dataset(tmp_path / "out")
     assert trace.meta.end.error_text.startswith(text[:30])
     assert len(trace.meta.end.error_text) > 5000
+    for verb in (["info"], ["explain"]):
+        assert main([*verb, *map(str, (tmp_path / "out").iterdir())]) == 0
+        said = capsys.readouterr().out
+        assert "boom more xxx" in said
+        assert all(line.isprintable() and len(line) < 500 for line in said.splitlines())
 
 
 def test_a_place_with_control_characters_is_told_without_them(tmp_path, capsys):

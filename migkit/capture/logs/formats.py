@@ -65,10 +65,14 @@ class Importer:
 
     def _known(self) -> Iterator[tuple[str, Iterator[Line]]]:
         """Format and lines of every file that is of one."""
+        # Else the objects are found as they come; logs side by side are put together when all of them are read.
+        twice = all(map(files.readable_twice, self._places))
         for source in files.sources(self._places, self.losses):
             with files.Lookahead(source, self.losses) as looked:
                 name = self._format or _detected(looked)
                 if name is None:
+                    if not twice:
+                        self._context.manifests.add_found(source.place, looked.blocks())
                     self.unread.append(source.place)
                     continue
                 self.read.append((source.place, name))

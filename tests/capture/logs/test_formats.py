@@ -98,11 +98,13 @@ class _Slow(io.RawIOBase):
         return len(piece)
 
 
-@pytest.mark.parametrize("data", [LOG, gzip.compress(LOG), packed("gz", MUST_GATHER)])
-def test_standard_input_is_read_to_its_end(data, monkeypatch):
+@pytest.mark.parametrize(("data", "vcpus"), [(LOG, None), (gzip.compress(LOG), None), (packed("gz", MUST_GATHER), 8)])
+def test_standard_input_is_read_to_its_end(data, vcpus, monkeypatch):
     monkeypatch.setattr(sys, "stdin", _Piped(data))
     [trace] = mk.import_logs("-")
     assert int(trace.active.sum()) == 25
+    # Of an archive, the objects behind the log are used too.
+    assert trace.meta.domain.vcpus == vcpus
 
 
 def test_each_format_is_told_from_its_content(bundled, tmp_path):
