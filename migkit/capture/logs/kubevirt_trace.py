@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from migkit.capture.logs.base import Context, Imported, Row, trace_name
+from migkit.capture.logs.base import MORE_NOTES, MOST_NOTES, Context, Imported, Row, trace_name
 from migkit.capture.logs.clock import LastAtMost
 from migkit.capture.logs.kubevirt_lines import Done, Entry, Event, Sample, done, options, outcome
 from migkit.capture.logs.manifests import Facts
@@ -27,7 +27,6 @@ ORIGIN = "KubeVirt virt-launcher log"
 _INTERVAL_MS = 4000.0
 _BITS, _SHRUNK = 125_000, 8_000_000
 _STEP_NS = 1 * NS_PER_S
-_MOST_NOTES = 200
 _PAGE_SIZES = (4096, 8192, 16384, 65536)
 POLL_MS = 400
 QEMU_DEFAULT_DOWNTIME_MS = 300
@@ -220,10 +219,10 @@ def _event_rows(events: Sequence[Event], clock: _Clock, draft: _Draft) -> list[R
             rows += _act(moment | {"source": "action"}, did, item, asked)
         elif item.message.startswith("reconciling VM pause state"):
             rows.append(moment | {"source": "poll", "domain_state": PAUSED, "domain_reason": PAUSED_MIGRATION})
-        if len(item.message) < 1000:
-            kept.append([moment["mono_ns"], item.message + (f" ({item.reason})" if item.reason else "")])
+        kept.append([moment["mono_ns"], item.message[:1000] + (f" ({item.reason})" if item.reason else "")])
     if kept:
-        draft.notes["monitor_lines"] = kept[:_MOST_NOTES]
+        draft.notes["monitor_lines"] = kept[:MOST_NOTES]
+    draft.skipped += Counter({MORE_NOTES: len(kept) - MOST_NOTES})
     return rows
 
 

@@ -314,3 +314,13 @@ def test_of_many_guests_the_one_silent_longest_is_written_out_first(bundled, tmp
     traces = list(mk.import_logs(path))
     assert sorted(trace.name.split("-")[1] for trace in traces) == sorted(f"web{number}" for number in range(12))
     assert {trace.meta.end.outcome for trace in traces} == {bundled["nonconverging-long"].meta.end.outcome}
+
+
+def test_what_a_monitor_says_beyond_the_notes_is_counted_and_long_lines_are_cut(bundled, tmp_path):
+    lines = [json.loads(line)["msg"] for line in rendering.kubevirt(bundled["converge-late"], "C")]
+    more = ["stall detected: " + "x" * 2000, *[f"stall detected: {number}" for number in range(300)]]
+    [trace] = imported([*lines, *more], tmp_path)
+    kept = [words for _, words in trace.meta.notes["monitor_lines"]]
+    assert any(len(words) == 1000 for words in kept)
+    known = len(kept) + trace.meta.notes["skipped_lines"]["line of the monitor behind the first 200"]
+    assert (len(kept), known) == (200, len(more) + sum("igration info for" not in line for line in lines))
