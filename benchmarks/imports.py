@@ -2,6 +2,9 @@
 
     python -m benchmarks.imports                 # 1 GiB, one line in a hundred of a monitor
     python -m benchmarks.imports --mib 100 --share 1.0    # nothing but a monitor's lines
+    python -m benchmarks.imports --mib 50 --of bare       # messages alone, without times: each finds its migration
+    python -m benchmarks.imports --mib 50 --of qmp        # one long migration, an event before every answer
+    python -m benchmarks.imports --mib 50 --of prometheus # one answer, many guests
 
 The log is a recorded migration as v1.2.1 would have logged it, over and over for new guests, between lines of other
 kinds. Each measure is a process of its own on one core; the first one warms the page cache.
@@ -44,6 +47,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--mib", type=int, default=1024)
     parser.add_argument("--share", type=float, default=0.01, help="of the lines that are a monitor's")
+    parser.add_argument("--of", choices=list(WRITERS), default="launcher")
     parser.add_argument("--only", choices=list(MEASURES), help=argparse.SUPPRESS)
     parser.add_argument("--log", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -51,10 +55,12 @@ def main() -> int:
         return measured(arguments.only, Path(arguments.log))
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "current.log"
-        write(log, arguments.mib * MIB, arguments.share)
+        launcher = arguments.of == "launcher"
+        share = arguments.share if launcher else 1.0
+        WRITERS[arguments.of](log, arguments.mib * MIB, share)
         size_mb = log.stat().st_size / 1e6
-        print(f"{size_mb:.0f} MB, {arguments.share:.0%} of the lines are a monitor's")
-        found = {name: child(name, log) for name in MEASURES}
+        print(f"{size_mb:.0f} MB of {arguments.of}, {share:.0%} of the lines are a monitor's")
+        found = {name: child(name, log) for name in MEASURES if launcher or name != "json"}
     fastest = found["read"]["seconds"]
     for name, told in found.items():
         print(f"{MEASURES[name]:<34} {size_mb / told['seconds']:7.0f} MB/s   {told['seconds'] / fastest:6.1f} x reading"
@@ -79,6 +85,46 @@ def write(path: Path, size: int, share: float) -> None:
                 for other in foreign.choices(FOREIGN, k=spread):
                     target.write(other + "\n")
                 target.write(renamed(line, number).replace("T10:", hour) + "\n")
+
+
+def write_bare(path: Path, size: int, share: float) -> None:
+    """The messages alone, one that is no sample behind each sample."""
+    lines = [json.loads(line)["msg"] for line in rendering.kubevirt(mk.sample("nonconverging-long"), "C")]
+    whole = "".join(f"{line}\nstall detected: remaining bytes did not fall\n" for line in lines)
+    with open(path, "w") as target:
+        while target.tell() < size:
+            target.write(whole)
+
+
+def write_qmp(path: Path, size: int, share: float) -> None:
+    """Answers to query-migrate with growing figures, the event of a pass before each."""
+    with open(path, "w") as target:
+        for number in range(1, 10**9):
+            if target.tell() >= size:
+                return
+            stamp = {"seconds": 1_700_000_000 + number, "microseconds": 0}
+            event = {"event": "MIGRATION_PASS", "data": {"pass": number}, "timestamp": stamp}
+            ram = {"transferred": number * MIB, "remaining": MIB, "total": 2 * MIB, "dirty-sync-count": number}
+            answer = {"return": {"status": "active", "total-time": number * 1000, "ram": ram}}
+            target.write(f"{json.dumps(event)}\n{json.dumps(answer)}\n")
+
+
+def write_prometheus(path: Path, size: int, share: float) -> None:
+    """A range query's answer: five metrics of 200 samples a guest."""
+    metrics = ("data_remaining", "data_processed", "data_total", "dirty_memory_rate", "memory_transfer_rate")
+    values = [[1_700_000_000 + 5 * number, str(10**9 + number * 1000)] for number in range(200)]
+    with open(path, "w") as target:
+        target.write('{"status": "success", "data": {"resultType": "matrix", "result": [')
+        for guest in range(10**9):
+            if target.tell() >= size:
+                break
+            for metric in metrics:
+                labels = {"__name__": f"kubevirt_vmi_migration_{metric}_bytes", "name": f"web{guest}"}
+                target.write(json.dumps({"metric": labels, "values": values}) + ", ")
+        target.write("{}]}}\n")
+
+
+WRITERS = {"launcher": write, "bare": write_bare, "qmp": write_qmp, "prometheus": write_prometheus}
 
 
 def renamed(line: str, number: int) -> str:

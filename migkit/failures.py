@@ -15,6 +15,7 @@ from importlib.resources import files
 from typing import Final
 
 from migkit.meta import End, Failure
+from migkit.units import one_line
 
 SOURCE: Final = "on the source"
 DESTINATION: Final = "on the destination"
@@ -36,6 +37,8 @@ _WITHOUT_TEXT: Final = {
     "cancelled": ("cancelled", "someone asked for it", "nothing for the guest, which stayed"),
     "lost": ("nobody saw how it ended", "the recorder lost sight of it", "look for the guest on both hosts"),
 }  # fmt: skip
+# Of foreign words on a line.
+_LONGEST: Final = 400
 _POST_COPY_TEXT: Final = "failed in post-copy phase"
 # What the evidence of an outcome (migkit.capture.outcome) adds.
 _EVIDENCE: Final = {
@@ -191,10 +194,11 @@ def in_a_line(failure: Failure) -> str:
     >>> in_a_line(readable(78, "migration out: canceled by client")).split(":")[0]
     'cancelled'
     """
+    original = one_line(failure.original, _LONGEST)
     if failure.what == NOT_KNOWN:
-        return " ".join(failure.original.split()) or failure.what
+        return original or failure.what
     said = failure.what + (f": {failure.why}" if failure.why else "")
-    return said + (f" [{' '.join(failure.original.split())}]" if failure.original else "")
+    return said + (f" [{original}]" if original else "")
 
 
 def told(failure: Failure) -> str:
@@ -203,5 +207,5 @@ def told(failure: Failure) -> str:
     lines += [f"the guest is {failure.where_guest_runs}" if failure.where_guest_runs != UNKNOWN
               else "where the guest is now is not known"]  # fmt: skip
     lines += [f"to do: {failure.do}"] if failure.do else []
-    lines += [f"original: {failure.original}"] if failure.original else []
+    lines += [f"original: {one_line(failure.original, _LONGEST)}"] if failure.original else []
     return "\n".join(lines)

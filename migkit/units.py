@@ -1,6 +1,9 @@
-"""Bytes, rates and durations as people read them. Inside migkit they are plain numbers with the unit in the name."""
+"""Bytes, rates and durations as people read them. Inside migkit they are plain numbers with the unit in the name.
+And foreign words on a line of a terminal."""
 
 from __future__ import annotations
+
+import re
 
 KIB = 1024
 MIB = 1024 * 1024
@@ -55,3 +58,19 @@ def format_s(value_s: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+_ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|.)?")
+
+
+def one_line(words: str, longest: int = 200) -> str:
+    """Words of a file that anybody may have written, fit for a terminal: without escape sequences, line ends and all
+    else that cannot be seen, no longer than `longest` characters.
+
+    >>> one_line("a\\x1b[31mb\\r\\nc"), one_line("abcdef", 5)
+    ('ab c', 'ab...')
+    """
+    # To look at more costs time and shows nothing.
+    seen = _ESCAPES.sub("", words[: 20 * longest])
+    text = " ".join("".join(each if each.isprintable() else " " for each in seen).split())
+    return text if len(text) <= longest else text[: longest - 3] + "..."

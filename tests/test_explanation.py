@@ -347,6 +347,12 @@ def test_an_unfinished_first_pass_tells_nothing_of_the_guest():
     assert "first pass was not over" in found.paragraph
 
 
+def test_a_second_pass_without_a_byte_sent_breaks_nothing():
+    rows = [row(100 * step, 1 + (step >= 10), remaining=800 + step, sent=0) for step in range(20)]
+    trace = mk.Trace.from_rows(rows, TraceMeta(domain=Domain(memory_bytes=GIB)), "still")
+    assert why(trace)["remaining falls"].answer == "cannot tell"
+
+
 def test_equal_peaks_do_not_fall():
     seen = trend(course(flow(limits=[10] * 8, dirtied=[990] * 8)))
     assert seen is not None

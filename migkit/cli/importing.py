@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from migkit.errors import MigkitError
-from migkit.units import format_bytes, format_ms, format_s
+from migkit.units import format_bytes, format_ms, format_s, one_line
 
 if TYPE_CHECKING:
     from migkit.capture.logs.formats import Importer
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 # What a person is likely to ask of a trace next.
 _LEVELS = {"exact": "answers exactly", "approximate": "answers approximately", "no": "cannot answer"}
+# Of a line that says what was left out, with the place where.
+_LONGEST, _MOST_LISTED = 500, 20
 _ASKED = ("kubevirt-1.8", "kubevirt-1.9-stall", "kubevirt-main-tuning")
 
 
@@ -45,7 +48,8 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Writes the traces, and says of each what it is worth."""
+    """Writes the traces, and says of each what it is worth; 1 when something could not be read, all else is imported
+    nevertheless."""
     from migkit.capture.logs.formats import Importer, as_trace
 
     folder = _folder(arguments.output)
@@ -60,7 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
     _tell_rest(importer)
     if not names:
         raise MigkitError(_nothing(importer))
-    return 0
+    return 1 if importer.losses.unreadable or importer.losses.damaged else 0
 
 
 def _folder(output: str) -> Path:
@@ -84,15 +88,22 @@ def _unused(name: str, names: set[str]) -> str:
 def _told(trace: Trace, path: Path) -> str:
     """What a trace is, what was inferred, which policies it can answer, what was left out."""
     lines = [f"{path}: {_facts(trace)}"]
-    lines += [f"  {words}" for words in trace.meta.notes.get("said", ())]
+    lines += [f"  {one_line(words, _LONGEST)}" for words in trace.meta.notes.get("said", ())]
     if _without_memory(trace):
         lines.append("  the guest's memory is unknown: deadlines want --data-size-gb, or its VMI here (--vmi)")
     answered = _answers(trace, size_known=_without_memory(trace))
     lines += [f"  {_LEVELS[level]} {names}" + (f": {why}" if why else "") for names, level, why in answered]
     skipped = trace.meta.notes.get("skipped_lines", {})
     if skipped:
-        lines.append("  left out: " + ", ".join(f"{reason} ({count})" for reason, count in skipped.items()))
+        lines.append("  left out: " + _listed(f"{one_line(reason)} ({count})" for reason, count in skipped.items()))
     return "\n".join(lines)
+
+
+def _listed(words: Iterable[str]) -> str:
+    """What a file makes up as it likes ends somewhere."""
+    known = list(words)
+    more = f" and {len(known) - _MOST_LISTED} more" if len(known) > _MOST_LISTED else ""
+    return ", ".join(known[:_MOST_LISTED]) + more
 
 
 def _facts(trace: Trace) -> str:
@@ -103,7 +114,7 @@ def _facts(trace: Trace) -> str:
     every = f" every {format_ms(interval_ms(trace))}" if samples > 1 else ""
     rounded = f", whole {format_bytes(cadence.resolution_bytes).removeprefix('1 ')}" if cadence.resolution_bytes else ""
     length = f" in {format_s(float(trace.t_s[-1]))}" if samples else ""
-    error = f" ({meta.end.error_text})" if meta.end.error_text else ""
+    error = f" ({one_line(meta.end.error_text)})" if meta.end.error_text else ""
     counted = f"{samples} sample" if samples == 1 else f"{samples} samples"
     return f"{meta.end.outcome}{error}; {counted}{every}{rounded}{length}; {meta.origin}"
 
@@ -141,12 +152,14 @@ def _as_json(trace: Trace, path: Path) -> str:
 
 
 def _tell_rest(importer: Importer) -> None:
-    """On stderr: the lines that belong to no migration, the files that are of no known format."""
+    """On stderr: what could not be read, the lines that belong to no migration, the files of no known format."""
+    for line in (*importer.losses.unreadable, *importer.losses.damaged):
+        print(f"migkit: {one_line(line, _LONGEST)}", file=sys.stderr)
     if importer.skipped:
-        words = ", ".join(f"{reason}: {count}" for reason, count in sorted(importer.skipped.items()))
+        words = _listed(f"{one_line(reason)}: {count}" for reason, count in sorted(importer.skipped.items()))
         print(f"migkit: lines that belong to no migration: {words}", file=sys.stderr)
     if importer.unread:
-        first, more = importer.unread[0], len(importer.unread) - 1
+        first, more = one_line(importer.unread[0], _LONGEST), len(importer.unread) - 1
         others = f" and {more} more" if more else ""
         print(f"migkit: files of no known format were passed over: {first}{others}", file=sys.stderr)
 
@@ -155,6 +168,9 @@ def _nothing(importer: Importer) -> str:
     from migkit.capture.logs.formats import FORMATS
 
     if importer.read:
-        return f"{importer.read[0][0]} (format {importer.read[0][1]}) tells of no migration with statistics"
+        place, name = importer.read[0]
+        return f"{one_line(place, _LONGEST)} (format {name}) tells of no migration with statistics"
+    if not importer.unread:
+        return "nothing that was given could be read"
     known = ", ".join(f"{name} ({each.ORIGIN})" for name, each in FORMATS.items())
     return f"no file is of a known format; --format says which of them it is: {known}"

@@ -7,7 +7,7 @@ from typing import Any
 
 from migkit.explanation.answer import Answer
 from migkit.explanation.verdict import CANNOT_TELL, NO, YES
-from migkit.units import format_bps, format_bytes, format_ms, format_s
+from migkit.units import format_bps, format_bytes, format_ms, format_s, one_line
 
 
 def evidence(answer: Answer) -> str:
@@ -176,7 +176,8 @@ def _failed(answer: Answer, f: dict[str, Any]) -> str:
     code = f" (libvirt error {f['error_code']})" if f["error_code"] is not None else ""
     if answer.answer == CANNOT_TELL:
         return f"its end was not seen ({f['outcome']})"
-    return f"{f['outcome']} at {at(answer.until_s)}" + (f": {f['error']}{code}" if f["error"] else "")
+    error = f": {one_line(str(f['error']))}{code}" if f["error"] else ""
+    return f"{f['outcome']} at {at(answer.until_s)}{error}"
 
 
 def _threshold(answer: Answer, f: dict[str, Any]) -> str:

@@ -10,7 +10,7 @@ from migkit.explanation.evidence import acts, at, deeds, evidence, length, too_e
 from migkit.explanation.verdict import CANNOT_TELL, NO, YES
 from migkit.failures import UNKNOWN, failure_of
 from migkit.meta import Failure
-from migkit.units import format_bps, format_bytes, format_ms
+from migkit.units import format_bps, format_bytes, format_ms, one_line
 
 _ENDS = {
     "completed": "completed after",
@@ -51,7 +51,8 @@ def _in_words(failure: Failure) -> str:
     guest = "where the guest is, nobody told" if failure.where_guest_runs == UNKNOWN else (
         f"the guest is {failure.where_guest_runs}")  # fmt: skip
     todo = f" To do: {failure.do}." if failure.do else ""
-    original = f' libvirt said "{failure.original.rstrip(".")}".' if failure.original else ""
+    words = one_line(failure.original.rstrip("."))
+    original = f' libvirt said "{words}".' if words else ""
     return f"{failure.what}{why}; {guest}.{todo}{original}"
 
 

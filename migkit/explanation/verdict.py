@@ -236,7 +236,7 @@ def _by_first_pass(course: Course) -> Ground:
     new, duration_s = float(first["newly_dirty_bytes"].iloc[0]), float(first["duration_s"].iloc[0])
     if float(first["sent_bytes"].iloc[0]) < _MOST_RATIO * float(first["sent_pages_bytes"].iloc[0]):
         return (), "only its first pass was over, and most of it were pages of zeros"
-    if new / duration_s < _MOST_RATIO * course.flow.best_bps:
+    if course.flow.best_bps <= 0 or new / duration_s < _MOST_RATIO * course.flow.best_bps:
         return (), "only its first pass was over"
     pause_s = new / course.flow.best_bps
     found = ("dirty rate",) if pause_s >= _PAUSE_REFUSED_S else ("dirty rate", "downtime limit")

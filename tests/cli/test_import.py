@@ -107,3 +107,32 @@ def test_a_comparison_counts_the_traces_that_answer_approximately(tmp_path, caps
     said = capsys.readouterr().out
     assert "kubevirt-1.9-stall: 1 of 2 traces approximate: bandwidth is smoothed" in said
     assert "kubevirt-1.9-stall: 1 of 2 traces a model, not an answer: stall detection works by" in said
+
+
+def test_a_logs_own_words_are_one_sane_line(tmp_path, capsys):
+    log = tmp_path / "a.log"
+    text = "boom \x1b[2J\x1b]0;title\x07 \u202e\ud800\nmore " + "x" * 5000
+    failed = {"msg": "Live migration failed.", "reason": text, "timestamp": "2024-05-06T10:12:50.000000Z"}
+    lines = [line for line in Path(SMALL).read_text().splitlines() if "succeeded" not in line]
+    log.write_text("\n".join([*lines, json.dumps(json.loads(lines[0]) | failed)]) + "\n")
+    assert main(["import", str(log), "-o", str(tmp_path / "out")]) == 0
+    first = capsys.readouterr().out.splitlines()[0]
+    assert "failed (boom more xxx" in first
+    assert first.isprintable()
+    assert len(first) < 500
+    [trace] = mk.open_dataset(tmp_path / "out")
+    assert trace.meta.end.error_text.startswith(text[:30])
+    assert len(trace.meta.end.error_text) > 5000
+    for verb in (["info"], ["explain"]):
+        assert main([*verb, *map(str, (tmp_path / "out").iterdir())]) == 0
+        said = capsys.readouterr().out
+        assert "boom more xxx" in said
+        assert all(line.isprintable() and len(line) < 500 for line in said.splitlines())
+
+
+def test_a_place_with_control_characters_is_told_without_them(tmp_path, capsys):
+    (tmp_path / "a\x1b[31m\nb").write_text("nothing\n")
+    (tmp_path / "c.log").write_bytes(Path(SMALL).read_bytes())
+    assert main(["import", str(tmp_path), "-o", str(tmp_path / "out")]) == 0
+    [line] = capsys.readouterr().err.splitlines()
+    assert line == f"migkit: files of no known format were passed over: {tmp_path}/a b"

@@ -67,7 +67,7 @@ class Source:
 class Job:
     """One migration while it is read. `begun` is the moment of its start and `ended` its outcome, where events told
     them; `error_text` is what the tool said when the job had gone; `longest_ms` is by how much the job's clock went on
-    at most between two answers."""
+    at most between two answers, `largest_ms` the largest elapsed time of its answers."""
 
     guest: str
     answers: list[Answer] = field(default_factory=list)
@@ -79,10 +79,12 @@ class Job:
     error_text: str = ""
     last_active: Answer | None = None
     longest_ms: int = 0
+    largest_ms: int = 0
 
     def take(self, answer: Answer) -> None:
         """Adds an answer."""
         self.answers.append(answer)
+        self.largest_ms = max(self.largest_ms, answer.elapsed_ms)
         if answer.active:
             before_ms = self.last_active.elapsed_ms if self.last_active is not None else 0
             self.longest_ms = max(self.longest_ms, answer.elapsed_ms - before_ms)
@@ -117,7 +119,7 @@ class Jobs:
             self._context.skipped["answer without a job"] += 1
 
     def _add_final(self, job: Job | None, answer: Answer) -> None:
-        if job is None or answer.elapsed_ms < max((each.elapsed_ms for each in job.answers), default=LONGEST_MS):
+        if job is None or answer.elapsed_ms < (job.largest_ms if job.answers else LONGEST_MS):
             self._context.skipped["final statistics of a migration without any others"] += 1
         elif job.final is not None:
             job.skipped["final statistics again"] += 1

@@ -54,6 +54,8 @@ class Imported:
     said: tuple[str, ...] = ()
 
 
+# So many lines that no column holds stand in a trace's notes as they were; others are counted so.
+MOST_NOTES, MORE_NOTES = 200, "line of the monitor behind the first 200"
 # Longer than any migration: numbers beyond it are damaged.
 LONGEST_MS = 13 * 24 * 3600 * 1000
 _RANGES = {"int64": (-(2**63), 2**63 - 1), "uint64": (0, 2**64 - 1), "int32": (-(2**31), 2**31 - 1)}
@@ -69,11 +71,20 @@ def fits(row: Row) -> bool:
 
 
 def _fits(name: str, value: Any) -> bool:
-    dtype = BY_NAME[name].dtype
-    if dtype in _RANGES:
-        low, high = _RANGES[dtype]
-        return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
-    return isinstance(value, bool if dtype == "bool" else str)
+    kind, low, high = _BOUNDS[name]
+    if type(value) is not kind:
+        return False
+    if kind is int:
+        return bool(low <= value <= high)
+    # Half of a character, as JSON may have it, can be written nowhere.
+    return kind is bool or value.isascii() or re.search("[\ud800-\udfff]", value) is None
+
+
+def _bounds(dtype: str) -> tuple[type, int, int]:
+    return (int, *_RANGES[dtype]) if dtype in _RANGES else (bool if dtype == "bool" else str, 0, 0)
+
+
+_BOUNDS: dict[str, tuple[Any, int, int]] = {name: _bounds(column.dtype) for name, column in BY_NAME.items()}
 
 
 def trace_name(guest: str, start_wall_ns: int | None, otherwise: str = "") -> str:
@@ -88,8 +99,16 @@ def trace_name(guest: str, start_wall_ns: int | None, otherwise: str = "") -> st
         parts.append(moment.strftime("%Y%m%dT%H%M%SZ"))
     else:
         parts.append(otherwise)
-    joined = "-".join(part for part in parts if part) or "migration"
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", joined)[:150].strip(".-") or "migration"
+    return file_name("-".join(part for part in parts if part))
+
+
+def file_name(words: str) -> str:
+    """Foreign words as the name of a file that everybody can see, on any file system.
+
+    >>> file_name("../a b"), file_name(".")
+    ('a-b', 'migration')
+    """
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", words).strip(".-")[:150].strip(".-") or "migration"
 
 
 class Format(Protocol):

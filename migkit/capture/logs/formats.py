@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from migkit.capture.logs import files, jsonl, kubevirt, nova, prometheus, qmp, vdsm, virsh
-from migkit.capture.logs.base import Context, Format, Imported, Line
+from migkit.capture.logs.base import Context, Format, Imported, Line, fits
 from migkit.capture.logs.manifests import Manifests
 from migkit.errors import MigkitError, unknown
 from migkit.policies.versions import VERSIONS
@@ -36,8 +36,8 @@ Place = str | os.PathLike[str]
 class Importer:
     """Reads foreign files into traces, one after the other.
 
-    Attributes: `skipped`, reason -> lines that belong to no migration; `unread`, files of no known format; `read`,
-    files by format. All of them grow while `traces` is walked.
+    Attributes: `skipped`, reason -> lines that belong to no migration; `losses`, what could not be read; `unread`,
+    files of no known format; `read`, files by format. All of them grow while `imported` is walked.
     """
 
     def __init__(
@@ -49,42 +49,46 @@ class Importer:
         _check_version(version)
         self._places, self._format = places, log_format
         self.skipped: Counter[str] = Counter()
+        self.losses = files.Losses()
         self.unread: list[str] = []
         self.read: list[tuple[str, str]] = []
         self._context = Context(version=version, manifests=Manifests.read(manifests), skipped=self.skipped)
 
     def imported(self) -> Iterator[Imported]:
         """One item a migration, in the order in which they are found."""
-        for source in files.sources(_again(self._places), Counter()):
-            self._context.manifests.add_found(source.place, files.blocks(source, Counter()))
+        untold = files.Losses()  # They come again below.
+        for source in files.sources([place for place in self._places if files.readable_twice(place)], untold):
+            self._context.manifests.add_found(source.place, files.blocks(source, untold))
         for name, group in itertools.groupby(self._known(), key=lambda known: known[0]):
             lines = itertools.chain.from_iterable(each for _, each in group)
             yield from FORMATS[name].read(lines, self._context)
 
     def _known(self) -> Iterator[tuple[str, Iterator[Line]]]:
         """Format and lines of every file that is of one."""
-        for source in files.sources(self._places, self.skipped):
-            parts = files.blocks(source, self.skipped)
-            name, begun = self._detected(parts)
-            if name is None:
-                self.unread.append(source.place)
-                continue
-            self.read.append((source.place, name))
-            split = files.Split(source.place, FORMATS[name].NEEDLES, self.skipped)
-            yield name, split.lines(itertools.chain(begun, parts))
+        # Else the objects are found as they come; logs side by side are put together when all of them are read.
+        twice = all(map(files.readable_twice, self._places))
+        for source in files.sources(self._places, self.losses):
+            with files.Lookahead(source, self.losses) as looked:
+                name = self._format or _detected(looked)
+                if name is None:
+                    if not twice:
+                        self._context.manifests.add_found(source.place, looked.blocks())
+                    self.unread.append(source.place)
+                    continue
+                self.read.append((source.place, name))
+                split = files.Split(source.place, FORMATS[name].NEEDLES, self.skipped, self.losses)
+                yield name, split.lines(looked.blocks())
 
-    def _detected(self, parts: Iterator[bytes]) -> tuple[str | None, list[bytes]]:
-        """The format, and the blocks to begin with. A log may go on for long before it says something of a
-        migration: blocks that are of no format are let go."""
-        if self._format is not None:
-            return self._format, []
-        before = b""
-        for block in parts:
-            name = next((name for name, known in FORMATS.items() if known.matches(before[-4096:] + block)), None)
-            if name is not None:
-                return name, [before, block]
-            before = block
-        return None, []
+
+def _detected(looked: files.Lookahead) -> str | None:
+    """The format. A log may go on for long before it says something of a migration."""
+    before = b""
+    for block in looked.ahead():
+        name = next((name for name, known in FORMATS.items() if known.matches(before[-4096:] + block)), None)
+        if name is not None:
+            return name
+        before = block
+    return None
 
 
 def _check_version(version: str | None) -> None:
@@ -93,11 +97,6 @@ def _check_version(version: str | None) -> None:
     known = (*VERSIONS, *_BEFORE_POLICIES)
     if version is not None and version != "main" and (short is None or short[1] not in known):
         raise unknown("KubeVirt version", version, known)
-
-
-def _again(places: Sequence[Place]) -> list[Place]:
-    """Those that can be read twice."""
-    return [place for place in places if str(place) != files.STDIN]
 
 
 def import_logs(
@@ -109,10 +108,18 @@ def import_logs(
     of FORMATS where it is not to be told from the content; `version` of KubeVirt that wrote them, e.g. "1.1";
     `manifests`, files of VirtualMachineInstance and VirtualMachineInstanceMigration objects, which say what a log
     does not. Those found among `places` are used too. One trace a migration, made when it is asked for.
-    Raises MigkitError for a place that cannot be read, UsageError for an unknown format or version.
+    Raises MigkitError for a place that cannot be read, UsageError for an unknown format or version. Damaged files are
+    read as far as they go.
     """
     importer = Importer(places, log_format=log_format, version=version, manifests=manifests)
-    return map(as_trace, importer.imported())
+    return _all(importer)
+
+
+def _all(importer: Importer) -> Iterator[Trace]:
+    for found in importer.imported():
+        yield as_trace(found)
+    if importer.losses.unreadable:
+        raise MigkitError(importer.losses.unreadable[0])
 
 
 def read_log(path: Place, **options: Any) -> list[Trace]:
@@ -133,8 +140,12 @@ def read_log(path: Place, **options: Any) -> list[Trace]:
 def as_trace(found: Imported) -> Trace:
     """The trace of an imported migration; what was skipped and said of it goes into its notes."""
     notes = {**found.meta.notes}
-    if found.skipped:
-        notes["skipped_lines"] = dict(Counter(notes.get("skipped_lines", {})) + found.skipped)
+    rows = [row for row in found.rows if fits(row)]
+    skipped = Counter(notes.get("skipped_lines", {})) + found.skipped
+    if len(rows) < len(found.rows):
+        skipped["row with a value that no column holds"] += len(found.rows) - len(rows)
+    if skipped:
+        notes["skipped_lines"] = dict(skipped)
     if found.said:
         notes["said"] = list(found.said)
-    return Trace.from_rows(found.rows, found.meta, found.name).replace_meta(notes=notes)
+    return Trace.from_rows(rows, found.meta, found.name).replace_meta(notes=notes)

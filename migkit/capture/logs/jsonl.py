@@ -14,12 +14,13 @@ import gzip
 import itertools
 import json
 import os
+import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from migkit.capture.logs.base import Context, Imported, fits
+from migkit.capture.logs.base import Context, Imported, file_name, fits
 from migkit.capture.logs.base import Line as Text
 from migkit.capture.stats_row import row_from_stats
 from migkit.errors import MigkitError
@@ -38,9 +39,9 @@ Line = dict[str, Any]
 
 
 def matches(head: bytes) -> bool:
-    """A line of it has both clocks and a kind."""
-    first = head.lstrip()[:4096].partition(b"\n")[0]
-    return all(key in first for key in (b'"t_mono_ns"', b'"t_wall"', b'"kind"'))
+    """A line of it has both clocks and a kind; the first one may have been cut."""
+    keys = (b'"t_mono_ns"', b'"t_wall"', b'"kind"')
+    return any(all(key in line for key in keys) for line in head.lstrip()[:16384].split(b"\n")[:2])
 
 
 def read(lines: Iterator[Text], context: Context) -> Iterator[Imported]:
@@ -54,34 +55,44 @@ def read(lines: Iterator[Text], context: Context) -> Iterator[Imported]:
             continue
         _note_success(rows, parsed)
         rows.sort(key=lambda row: row["mono_ns"])
-        name = Path(place.rpartition(":")[2]).name.removesuffix(".gz").removesuffix(".jsonl")
-        yield Imported(rows=rows, meta=_meta(parsed, _side_file(Path(place))), name=name, skipped=skipped)
+        try:
+            facts, said = _side_file(Path(place), skipped), ""
+        except MigkitError as error:
+            facts, said = {}, str(error)
+        member = place if os.path.isfile(place) else place.rpartition(":")[2]
+        name = file_name(member.rpartition("/")[2].removesuffix(".gz").removesuffix(".jsonl"))
+        yield Imported(rows=rows, meta=_meta(parsed, facts), name=name, skipped=skipped, said=(said,) if said else ())
 
 
 def _parsed(place: str, text: Text, skipped: Counter[str]) -> Line | None:
     """The line, if everything that is read of it later is there and fits."""
     try:
-        line = _parse(Path(place), text.number, text.text.decode())
-        _check_event(line)
-        if all(fits(row) for row in _rows(line)):
-            return line
-    except (MigkitError, ValueError, KeyError, TypeError, AttributeError, OverflowError):
-        pass
-    skipped["not a line of a raw recording"] += 1
-    return None
+        return _parse(Path(place), text.number, text.text.decode("utf-8", "replace"))
+    except MigkitError:
+        skipped["not a line of a raw recording"] += 1
+        return None
 
 
-def _check_event(line: Line) -> None:
-    """Raises KeyError or TypeError where what the metadata is made of is missing or of another kind."""
-    match line["kind"]:
+def _check(line: Line) -> None:
+    """Raises KeyError, TypeError or AttributeError where something that is read later is missing or of another kind."""
+    kind = line["kind"]
+    right = isinstance(kind, str)
+    match kind:
+        case "stats":
+            right = isinstance(line["stats"], dict)
         case "action" | "action_done":
-            line["name"].split()
+            right = _is_text(line["name"]) and _is_count(line.get("flags") or 0) and _is_table(line.get("params") or {})
         case "migrate_return":
-            End(error_code=int((line["result"].get("error") or {"code": 0})["code"]))
+            error = line["result"].get("error") or {"code": 0}
+            right = type(error["code"]) is int and _is_text(error.get("msg", ""))
         case "event" if line["event"] == "job_completed":
+            right = _is_table(line["params"])
             TraceMeta(end=End(completed=dict(line["params"])))
         case "event" if line["event"] == "lifecycle":
             _ = line["side"], line["ev"], line["detail"]
+    clocks = {"mono_ns": line["t_mono_ns"], "wall_ns": line["wall_ns"]}
+    if not right or not all(fits(row) for row in (clocks, *_rows(line))):
+        raise TypeError("a value of the wrong kind")
 
 
 def read_file(path: str | os.PathLike[str]) -> Trace:
@@ -98,12 +109,13 @@ def read_file(path: str | os.PathLike[str]) -> Trace:
     _note_success(rows, lines)
     rows.sort(key=lambda row: row["mono_ns"])
     name = source.name.removesuffix(".gz").removesuffix(".jsonl")
-    return Trace.from_rows(rows, _meta(lines, _side_file(source)), name)
+    return Trace.from_rows(rows, _meta(lines, _side_file(source, Counter())), name)
 
 
 def _lines(path: Path) -> Iterator[Line]:
     try:
-        with gzip.open(path, "rt") if path.suffix == ".gz" else open(path) as stream:
+        opened = gzip.open if path.suffix == ".gz" else open
+        with opened(path, "rt", encoding="utf-8-sig") as stream:
             for number, text in enumerate(stream, 1):
                 yield _parse(path, number, text)
     except FileNotFoundError:
@@ -117,9 +129,8 @@ def _parse(path: Path, number: int, text: str) -> Line:
         line: Line = json.loads(text)
         line["t_mono_ns"] = int(line["t_mono_ns"])
         line["wall_ns"] = round(line["t_wall"] * 1e9)
-        if not isinstance(line["kind"], str) or (line["kind"] == "stats" and not isinstance(line["stats"], dict)):
-            raise TypeError("kind or stats of the wrong type")
-    except (ValueError, KeyError, TypeError) as error:
+        _check(line)
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError, MigkitError) as error:
         raise MigkitError(
             f"{path}: line {number} is not of a raw recording ({type(error).__name__}: {error}); cut it there"
         ) from None
@@ -167,17 +178,54 @@ def _note_success(rows: list[dict[str, Any]], lines: list[Line]) -> None:
             row["succeeded"] = results.pop(0) in (0, "", None) if results else None
 
 
-def _side_file(path: Path) -> dict[str, Any]:
-    beside = path.with_name(path.name.removesuffix(".gz").removesuffix(".jsonl") + ".meta.json")
-    if not beside.exists():
+def _side_file(path: Path, skipped: Counter[str]) -> dict[str, Any]:
+    """What stands beside a recording, where that is a file of its own; values of the wrong kind are counted."""
+    beside = f"{str(path).removesuffix('.gz').removesuffix('.jsonl')}.meta.json"
+    if not (os.path.isfile(path) and os.path.isfile(beside)):
         return {}
     try:
-        facts = json.loads(beside.read_text())
-    except (OSError, ValueError) as error:
+        facts = json.loads(Path(beside).read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
         raise MigkitError(f"{beside}: cannot be read ({error}); mend or remove it") from None
     if not isinstance(facts, dict):
         raise MigkitError(f"{beside}: holds no JSON object; mend or remove it")
-    return facts
+    wrong = [name for name, is_right in _FACTS.items() if facts.get(name) is not None and not is_right(facts[name])]
+    for name in wrong:
+        skipped[f"{name} of the wrong kind in the .meta.json"] += 1
+    return {name: facts[name] for name in _FACTS if facts.get(name) is not None and name not in wrong}
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_table(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**63
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and 0 <= value < 2**63
+
+
+def _is_gaps(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(gap, list) and gap and _is_number(gap[0]) for gap in value)
+
+
+# What is read of a side file, and of which kind it has to be.
+_FACTS: dict[str, Callable[[Any], bool]] = {
+    "mem_mib": lambda value: _is_count(value) and value < 2**43,
+    **dict.fromkeys(("libvirt", "qemu", "accel", "name", "desc", "guest_cmdline"), _is_text),
+    "flags": _is_count,
+    "flag_names": lambda value: isinstance(value, list) and all(map(_is_text, value)),
+    "params": _is_table,
+    **dict.fromkeys(("poll_ms", "hb_guest_downtime_ms", "qmp_stop_to_resume_ms"), _is_number),
+    "hb_top_gaps_ms_at_s": _is_gaps,
+    "guest_corrupted": lambda value: isinstance(value, bool),
+}
 
 
 def _meta(lines: list[Line], facts: dict[str, Any]) -> TraceMeta:
@@ -239,9 +287,9 @@ def _heartbeat(facts: dict[str, Any]) -> Heartbeat | None:
     gaps = facts.get("hb_top_gaps_ms_at_s")
     if not gaps:
         return None
-    arguments = dict(word.split("=", 1) for word in facts.get("guest_cmdline", "").split() if "=" in word)
+    told = re.search(r"(?:^|\s)hb_ms=(\d{1,9}(?:\.\d{1,9})?)(?:\s|$)", facts.get("guest_cmdline", ""), re.ASCII)
     return Heartbeat(
-        interval_ms=float(arguments.get("hb_ms", 10)),
+        interval_ms=float(told[1] if told else 10),
         downtime_ms=facts.get("hb_guest_downtime_ms"),
         largest_gap_ms=max(gap[0] for gap in gaps),
     )

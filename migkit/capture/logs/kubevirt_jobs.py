@@ -27,7 +27,8 @@ _MOST_LANES = 64
 
 @dataclass(slots=True)
 class Job:
-    """One migration's samples by libvirt's clock: of which guest, between which times and lines, in which files."""
+    """One migration's samples by libvirt's clock: of which guest, between which times and lines (from the one that told
+    its beginning on, where there is one), in which files."""
 
     key: str
     named: bool
@@ -40,6 +41,12 @@ class Job:
     def migration(self) -> str:
         """The migration's UID."""
         return self.samples[0].said.migration
+
+    def begin(self, event: Event, kind: str) -> None:
+        """Takes the line that told its beginning: what is done from there on is its own, before its first samples
+        too."""
+        if kind == "opening":
+            self.orders = (min(self.orders[0], event.order), self.orders[1])
 
 
 def jobs_of(key: str, named: bool, samples: Mapping[str, list[Sample]], skipped: Counter[str]) -> Iterator[Job]:
@@ -174,7 +181,9 @@ def home(event: Event, timeline: Timeline) -> tuple[Job | None, str]:
         near = [(far, job) for far, job in near if far <= surely]
         if len(near) != 1:
             return None, "line of a monitor that names no guest while not exactly one of several migrations ran"
-    return min(near, key=lambda each: (_apart(event, kind, each[1], each[0]), each[1].orders))[1], ""
+    found = min(near, key=lambda each: (_apart(event, kind, each[1], each[0]), each[1].orders))[1]
+    found.begin(event, kind)
+    return found, ""
 
 
 def _at_once(jobs: list[Job]) -> bool:
@@ -207,6 +216,7 @@ def shares(jobs: list[Job], events: list[Event], skipped: Counter[str]) -> list[
             skipped["line about a migration without statistics"] += 1
         else:
             share = shared[near[2]]
+            jobs[near[2]].begin(event, kind)
             if event.item.message.startswith(_INITIATING):
                 _leave_older(share, skipped)
             share.append(event)

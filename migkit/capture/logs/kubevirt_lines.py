@@ -127,7 +127,7 @@ def _from_json(text: bytes) -> Entry | None:
     words = {key: value for key, value in said.items() if isinstance(value, str)}
     iteration = said.get("iteration")
     return Entry(
-        wall_ns=_wall_ns(words.get("timestamp", "").encode()),
+        wall_ns=_wall_ns(words.get("timestamp", "").encode("ascii", "replace")),
         message=words["msg"],
         uid=words.get("uid", ""),
         namespace=words.get("namespace", ""),

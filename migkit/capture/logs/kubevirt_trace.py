@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 import itertools
 import json
@@ -12,7 +13,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from migkit.capture.logs.base import Context, Imported, Row, trace_name
+from migkit.capture.logs.base import MORE_NOTES, MOST_NOTES, Context, Imported, Row, trace_name
+from migkit.capture.logs.clock import LastAtMost
 from migkit.capture.logs.kubevirt_lines import Done, Entry, Event, Sample, done, is_uid, options, outcome
 from migkit.capture.logs.kubevirt_rates import believed, bytes_of_mbps
 from migkit.capture.logs.manifests import Facts
@@ -26,7 +28,6 @@ ORIGIN = "KubeVirt virt-launcher log"
 # The monitor writes every tenth look of 400 ms.
 _INTERVAL_MS = 4000.0
 _STEP_NS = 1 * NS_PER_S
-_MOST_NOTES = 200
 _PAGE_SIZES = (4096, 8192, 16384, 65536)
 POLL_MS = 400
 QEMU_DEFAULT_DOWNTIME_MS = 300
@@ -91,8 +92,12 @@ class _Clock:
 
     def __init__(self, samples: Sequence[Sample], draft: _Draft) -> None:
         timed = [(s.order, s.said.elapsed_ms * NS_PER_MS, s.wall_ns) for s in samples if s.wall_ns is not None]
-        self._orders = [(sample.order, sample.said.elapsed_ms * NS_PER_MS) for sample in samples]
+        orders = sorted((sample.order, sample.said.elapsed_ms * NS_PER_MS) for sample in samples)
+        self._orders = [order for order, _ in orders]
+        self._latest_ns = list(itertools.accumulate((mono_ns for _, mono_ns in orders), max))
+        self._first_ns = samples[0].said.elapsed_ms * NS_PER_MS
         self.offsets = [(wall_ns, wall_ns - mono_ns) for _, mono_ns, wall_ns in timed]
+        self._by_wall = LastAtMost([wall_ns for wall_ns, _ in self.offsets])
         self.start_wall_ns = self.offsets[0][1] if self.offsets else None
         self._tell_steps([mono_ns for _, mono_ns, _ in timed], draft)
         if not self.offsets:
@@ -112,9 +117,9 @@ class _Clock:
         """The job's clock at a line that has no statistics, by the sample nearest before it."""
         wall_ns = event.item.wall_ns
         if wall_ns is not None and self.offsets:
-            offset = next((o for at, o in reversed(self.offsets) if at <= wall_ns), self.offsets[0][1])
-            return wall_ns - offset
-        return max((mono_ns for order, mono_ns in self._orders if order < event.order), default=self._orders[0][1])
+            return wall_ns - self.offsets[max(self._by_wall(wall_ns), 0)][1]
+        before = bisect.bisect_left(self._orders, event.order)
+        return self._latest_ns[before - 1] if before else self._first_ns
 
     def ended_by_ms(self, told_ns: Sequence[int | None]) -> int | None:
         """The job's clock when its end was first told; None where that has no time, or one before the last sample."""
@@ -122,7 +127,7 @@ class _Clock:
         if not times_ns or not self.offsets:
             return None
         ended_ms = (min(times_ns) - self.offsets[-1][1]) // NS_PER_MS + 1
-        return ended_ms if ended_ms * NS_PER_MS >= max(mono_ns for _, mono_ns in self._orders) else None
+        return ended_ms if ended_ms * NS_PER_MS >= self._latest_ns[-1] else None
 
 
 def _page_bytes(samples: Sequence[Sample], draft: _Draft) -> int | None:
@@ -192,10 +197,10 @@ def _event_rows(events: Sequence[Event], clock: _Clock, draft: _Draft) -> list[R
             rows += _act(moment | {"source": "action"}, did, item, asked)
         elif item.message.startswith("reconciling VM pause state"):
             rows.append(moment | {"source": "poll", "domain_state": PAUSED, "domain_reason": PAUSED_MIGRATION})
-        if len(item.message) < 1000:
-            kept.append([moment["mono_ns"], item.message + (f" ({item.reason})" if item.reason else "")])
+        kept.append([moment["mono_ns"], item.message[:1000] + (f" ({item.reason})" if item.reason else "")])
     if kept:
-        draft.notes["monitor_lines"] = kept[:_MOST_NOTES]
+        draft.notes["monitor_lines"] = kept[:MOST_NOTES]
+    draft.skipped += Counter({MORE_NOTES: len(kept) - MOST_NOTES})
     return rows
 
 

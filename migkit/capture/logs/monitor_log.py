@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-from migkit.capture.logs.base import Context, Imported, Row, fits, trace_name
+from migkit.capture.logs.base import MORE_NOTES, MOST_NOTES, Context, Imported, Row, fits, trace_name
 from migkit.capture.logs.clock import JobClock, Tick
 from migkit.capture.logs.stamps import Stamp
 from migkit.meta import Cadence, Domain, End, Migration, TraceMeta
@@ -20,7 +20,6 @@ from migkit.units import NS_PER_MS, NS_PER_S
 # So many lines are held at most; then guests that were silent for an hour, or longest, are written out.
 _MOST_HELD = 100_000
 _QUIET_NS = 3600 * NS_PER_S
-_MOST_NOTES = 200
 AFTERWARDS = "line about a migration that had ended"
 # Seconds are cut to whole ones, and lines are written a little later than their clocks are read.
 _SAME_START_NS = 5 * NS_PER_S // 2
@@ -278,7 +277,8 @@ def imported(guest: str, job: Job, ticks: Sequence[Tick], about: About) -> Impor
     ]
     rows += _deed_rows(job.deeds, clock)
     rows.sort(key=lambda row: row["mono_ns"])
-    lines = [[clock.at(entry.order, entry.stamp), entry.message[:1000]] for entry in job.notes[:_MOST_NOTES]]
+    lines = [[clock.at(entry.order, entry.stamp), entry.message[:1000]] for entry in job.notes[:MOST_NOTES]]
+    job.skipped += Counter({MORE_NOTES: len(job.notes) - MOST_NOTES})
     started_ns = about.migration.started_wall_ns or clock.start_wall_ns
     meta = TraceMeta(
         provenance="imported",

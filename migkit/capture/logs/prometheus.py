@@ -24,6 +24,7 @@ from migkit.capture.logs.prometheus_jobs import (
     Guest,
     Job,
     Points,
+    Samples,
     Times,
     add_times,
     fit,
@@ -38,6 +39,7 @@ ORIGIN = "Prometheus, KubeVirt's migration metrics"
 NEEDLES: tuple[bytes, ...] = ()
 
 _TEXT = re.compile(rb"(kubevirt_(?:vmi_migration|migrate_vmi)_\w+)\{(.*)\} (\S+)(?: (\d{1,16}(?:\.\d{1,9})?))?[ \t]*")
+_NAMED = re.compile(rb'"__name__"\s*:\s*"kubevirt_(?:vmi_migration|migrate_vmi)_\w')
 _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 _ESCAPED = {"\\n": "\n", '\\"': '"', "\\\\": "\\"}
 _METRIC = re.compile(r"kubevirt_(vmi_migration|migrate_vmi)_(\w+)")
@@ -56,14 +58,14 @@ _PAGE_BYTES = 4096
 # Of what rules look at: what is not exported, or was not asked for.
 _LACKS = {"data_remaining_bytes", "memory_bps", "memory_iteration"}
 
-# A series' labels, and its samples: pairs of a time in s and a value, as numbers or as text.
-Series = tuple[dict[str, str], list[Any]]
+# A series' labels and its samples.
+Series = tuple[dict[str, str], Samples]
 
 
 def matches(head: bytes) -> bool:
-    """An answer of Prometheus' HTTP API, or a metric of a migration as /metrics says it."""
+    """An answer of Prometheus' HTTP API, its keys in any order, or a metric of a migration as /metrics says it."""
     if head.lstrip()[:1] == b"{":
-        return b'"resultType"' in head[:4096]
+        return b'"resultType"' in head[:4096] or _NAMED.search(head) is not None
     return re.search(rb"^kubevirt_(?:vmi_migration|migrate_vmi)_\w+\{", head, re.MULTILINE) is not None
 
 
@@ -74,18 +76,21 @@ def read(lines: Iterator[Line], context: Context) -> Iterator[Imported]:
     for _, group in groupby(lines, key=lambda line: line.place):
         for series in _said(group, context.skipped):
             _add(series, guests, times, context.skipped)
-    jobs = [
-        _fresh(guest, moments)
-        for guest in guests.values()
-        for moments in _migrations(guest, times.get((guest.namespace, guest.name), Times()))
-    ]
-    of_guest: dict[tuple[str, str], list[Job]] = {}
-    for job in sorted(jobs, key=lambda job: job.kept[0]):
-        of_guest.setdefault((job.guest.namespace, job.guest.name), []).append(job)
-    for key, known in times.items():
-        fit(known, of_guest.get(key, []), context.skipped)
-    for job in jobs:
-        yield _imported(job, context)
+    by_name: dict[tuple[str, str], list[Guest]] = {}
+    while guests:
+        (namespace, name, _), guest = guests.popitem()
+        by_name.setdefault((namespace, name), []).insert(0, guest)
+    while by_name:
+        key, nodes = by_name.popitem()
+        for guest in nodes:
+            guest.merge(context.skipped)
+        known = times.pop(key, Times())
+        jobs = [_fresh(guest, moments) for guest in nodes for moments in _migrations(guest, known)]
+        fit(known, sorted(jobs, key=lambda job: job.kept[0]), context.skipped)
+        for job in jobs:
+            yield _imported(job, context)
+    for known in times.values():
+        fit(known, [], context.skipped)
 
 
 def _said(lines: Iterator[Line], skipped: Counter[str]) -> Iterator[Series]:
@@ -96,13 +101,17 @@ def _said(lines: Iterator[Line], skipped: Counter[str]) -> Iterator[Series]:
     if first.text.lstrip()[:1] != b"{":
         yield from _scraped(chain([first], lines), skipped)
         return
-    for answer in _answers(b"\n".join(line.text for line in chain([first], lines)), skipped):
+    whole = bytearray(first.text)
+    for line in lines:
+        whole += b"\n" + line.text
+    del first
+    for answer in _answers(whole.decode("utf-8", "replace"), skipped):
         yield from _series(answer, skipped)
 
 
 def _scraped(lines: Iterator[Line], skipped: Counter[str]) -> Iterator[Series]:
     """What /metrics said, one time or many."""
-    found: dict[tuple[bytes, bytes], list[Any]] = {}
+    found: dict[tuple[bytes, bytes], Samples] = {}
     asked_s: float | None = None
     for line in lines:
         value = _TEXT.fullmatch(line.text)
@@ -111,7 +120,7 @@ def _scraped(lines: Iterator[Line], skipped: Counter[str]) -> Iterator[Series]:
             if told_s is None:
                 skipped["metric without a time: none behind it, and no line with the date before it"] += 1
             else:
-                found.setdefault((value[1], value[2]), []).append((told_s, value[3]))
+                found.setdefault((value[1], value[2]), Samples()).add((told_s, value[3]))
         # Names of metrics have underscores; dates have none.
         elif b"_" not in line.text and (stamp := line_stamp(line.text.decode("utf-8", "replace"))) is not None:
             asked_s = stamp.wall_ns / NS_PER_S
@@ -128,9 +137,9 @@ def _told_s(number: float) -> float:
     return number / 1000 if number > 1e11 else number
 
 
-def _answers(text: bytes, skipped: Counter[str]) -> Iterator[dict[str, Any]]:
-    """JSON documents, one behind the other."""
-    decoder, words, at = json.JSONDecoder(), text.decode("utf-8", "replace"), 0
+def _answers(words: str, skipped: Counter[str]) -> Iterator[dict[str, Any]]:
+    """JSON documents, one behind the other; of each series no more is kept than its samples' numbers."""
+    decoder, at = json.JSONDecoder(object_hook=_packed), 0
     while at < len(words):
         begin = words.find("{", at)
         if begin < 0:
@@ -144,6 +153,16 @@ def _answers(text: bytes, skipped: Counter[str]) -> Iterator[dict[str, Any]]:
             yield document
 
 
+def _packed(found: dict[str, Any]) -> dict[str, Any]:
+    """A series with its samples packed, while the rest of the answer is still text; any other object as it is."""
+    if isinstance(found.get("metric"), dict):
+        values, samples = found.get("values", [found.get("value")]), Samples()
+        for pair in values if isinstance(values, list) else ():
+            samples.add(pair)
+        found["values"] = samples if isinstance(values, list) else None
+    return found
+
+
 def _series(answer: Mapping[str, Any], skipped: Counter[str]) -> Iterator[Series]:
     data = answer.get("data")
     result = data.get("result") if isinstance(data, dict) else None
@@ -152,8 +171,8 @@ def _series(answer: Mapping[str, Any], skipped: Counter[str]) -> Iterator[Series
         return
     for series in result:
         labels = series.get("metric") if isinstance(series, dict) else None
-        values = series.get("values", [series.get("value")]) if isinstance(series, dict) else None
-        if isinstance(labels, dict) and isinstance(values, list):
+        values = series.get("values") if isinstance(series, dict) else None
+        if isinstance(labels, dict) and isinstance(values, Samples):
             yield {str(key): str(value) for key, value in labels.items()}, values
         else:
             skipped["series of an unknown form"] += 1
@@ -170,32 +189,14 @@ def _add(
     if metric is None or not name:
         skipped["series of another metric, or of no guest"] += 1
         return
-    points = dict(_points(values, skipped))
+    skipped.update(values.skipped)
     if metric[2] not in _COLUMNS:
-        add_times(times.setdefault((namespace, name), Times()), metric[2], labels, points)
+        add_times(times.setdefault((namespace, name), Times()), metric[2], labels, values.points())
         return
     key = (namespace, name, labels.get("node", ""))
     guest = guests.setdefault(key, Guest(namespace=namespace, name=name, node=key[2]))
     guest.new_names |= metric[1] == "vmi_migration"
-    column = guest.columns.setdefault(_COLUMNS[metric[2]], {})
-    again = len(column.keys() & points.keys())
-    if again:
-        skipped["sample of the same time again"] += again
-    column.update({moment: value for moment, value in points.items() if moment not in column})
-
-
-def _points(values: Sequence[Any], skipped: Counter[str]) -> Iterator[tuple[int, int]]:
-    """(ms, value) of what is a finite number at a time that can be."""
-    for pair in values:
-        try:
-            moment, value = float(pair[0]), float(pair[1])
-        except (TypeError, ValueError, LookupError, OverflowError):
-            skipped["sample of an unknown form"] += 1
-            continue
-        if not 0 < moment < 2**33 or not 0 <= value < 2**62:
-            skipped["sample without a number"] += 1
-            continue
-        yield round(moment * 1000), round(value)
+    guest.series.setdefault(_COLUMNS[metric[2]], []).append(values)
 
 
 def _migrations(guest: Guest, known: Times) -> Iterator[list[int]]:

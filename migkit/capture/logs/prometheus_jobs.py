@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import statistics as numbers
+from array import array
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise, zip_longest
+from typing import Any
 
 SAMPLED_MS = 5000
 # Samples further apart are of two migrations.
@@ -17,14 +19,53 @@ Points = dict[int, int]
 
 
 @dataclass(slots=True)
+class Samples:
+    """The samples of a series, times in ms. An answer has millions of them, and as objects they need ten times as much
+    memory; `skipped`, reason -> samples that are none."""
+
+    moments: array[int] = field(default_factory=lambda: array("q"))
+    values: array[int] = field(default_factory=lambda: array("q"))
+    skipped: Counter[str] = field(default_factory=Counter)
+
+    def add(self, pair: Any) -> None:
+        """Takes a time in s and a value, as numbers or as text, if it is a finite number at a time that can be."""
+        try:
+            moment, value = float(pair[0]), float(pair[1])
+        except (TypeError, ValueError, LookupError, OverflowError):
+            self.skipped["sample of an unknown form"] += 1
+            return
+        if not 0 < moment < 2**33 or not 0 <= value < 2**62:
+            self.skipped["sample without a number"] += 1
+            return
+        self.moments.append(round(moment * 1000))
+        self.values.append(round(value))
+
+    def points(self) -> Points:
+        """Value by time."""
+        return dict(zip(self.moments, self.values, strict=True))
+
+
+@dataclass(slots=True)
 class Guest:
-    """Values by column and time in ms; starts and ends of its migrations, where they are told."""
+    """Series by column; `columns`, values by column and time in ms, once all series are read."""
 
     namespace: str
     name: str
     node: str
+    series: dict[str, list[Samples]] = field(default_factory=dict)
     columns: dict[str, Points] = field(default_factory=dict)
     new_names: bool = False
+
+    def merge(self, skipped: Counter[str]) -> None:
+        """Fills the columns out of the series, the first value of a time being kept."""
+        for name, several in self.series.items():
+            column = self.columns.setdefault(name, {})
+            for samples in several:
+                points = samples.points()
+                again = len(column.keys() & points.keys())
+                if again:
+                    skipped["sample of the same time again"] += again
+                column.update({moment: value for moment, value in points.items() if moment not in column})
 
 
 @dataclass(slots=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 import re
 from pathlib import Path
 
@@ -10,7 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import migkit as mk
+from migkit.capture.logs.base import Imported
 from migkit.capture.logs.formats import FORMATS, Importer, as_trace
+from migkit.cli import main
 from tests.capture.logs import rendering_others as rendering
 
 FEW = settings(max_examples=20)  # each of five formats
@@ -138,6 +142,7 @@ VDSM = "2026-08-01 08:00:00,000+0000 INFO (migsrc/a) [virt.vm] (vmId='a486876a-c
     [
         ("kubevirt", LAUNCHER % ("1", "9999-12-31T23:59:59Z")),
         ("kubevirt", LAUNCHER % ("1", "0001-01-01T00:00:00Z")),
+        ("kubevirt", LAUNCHER % ("1", "\\ud800")),
         ("kubevirt", LAUNCHER % (10**30, "2026-08-01T08:00:00Z")),
         ("kubevirt", LAUNCHER % (-5, "2026-08-01T08:00:00Z")),
         ("qmp", '{"return": {"status": [], "ram": {"dirty-sync-count": 1}}}'),
@@ -166,3 +171,97 @@ def test_an_object_with_values_of_the_wrong_kind_does_not_end_an_import(spec, lo
     )
     (tmp_path / "nova.log").write_text(logs["nova"])
     assert len(list(Importer([tmp_path]).imported())) == 1
+
+
+RAW = Path(__file__).parent / "raw" / "postcopy_switch"
+FACTS = json.loads(RAW.with_suffix(".meta.json").read_text())
+RECORDING = gzip.decompress(RAW.with_suffix(".jsonl.gz").read_bytes()).splitlines()[:80]
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats() | st.text(max_size=5)
+    | st.sampled_from(["\ud800", "hb_ms=x", "hb_ms=1e999"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=6,
+)  # fmt: skip
+
+
+@settings(max_examples=50)
+@given(changed=st.dictionaries(st.sampled_from(sorted(FACTS)), JSON, min_size=1, max_size=4))
+def test_no_value_of_a_side_file_breaks_the_reader(changed, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("side")
+    (folder / "x.jsonl").write_bytes(b"\n".join(RECORDING))
+    (folder / "x.meta.json").write_text(json.dumps(FACTS | changed))
+    [trace] = [as_trace(found) for found in Importer([folder]).imported()]
+    saved = mk.load(trace.save(folder / "x.parquet", force=True))
+    assert saved.samples.equals(trace.samples)
+    assert main(["import", str(folder / "x.jsonl"), "-o", str(folder / "out"), "--force"]) == 0
+    assert main(["explain", "--brief", str(folder / "out")]) in (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("flag_names", 5), ("hb_top_gaps_ms_at_s", 5), ("mem_mib", "256"), ("params", [1])]
+)
+def test_a_value_of_the_wrong_kind_in_a_side_file_is_counted(name, value, tmp_path):
+    (tmp_path / "x.jsonl").write_bytes(b"\n".join(RECORDING))
+    (tmp_path / "x.meta.json").write_text(json.dumps(FACTS | {name: value}))
+    [found] = Importer([tmp_path / "x.jsonl"]).imported()
+    assert found.skipped == {f"{name} of the wrong kind in the .meta.json": 1}
+    assert found.meta.host.qemu_version == FACTS["qemu"]
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", "[" * 100_000, "\x80"])
+def test_a_side_file_that_is_none_is_told_and_the_recording_imported(text, tmp_path):
+    (tmp_path / "x.jsonl").write_bytes(b"\n".join(RECORDING))
+    (tmp_path / "x.meta.json").write_bytes(text.encode("latin-1"))
+    [found] = Importer([tmp_path / "x.jsonl"]).imported()
+    [said] = found.said
+    assert re.search(r"x\.meta\.json: .*; mend or remove it$", said)
+
+
+@settings(max_examples=50)
+@given(
+    which=st.integers(0, 10**6),
+    changed=st.dictionaries(
+        st.sampled_from(
+            [
+                "kind",
+                "t_mono_ns",
+                "t_wall",
+                "stats",
+                "lat_us",
+                "event",
+                "side",
+                "ev",
+                "ev_n",
+                "detail",
+                "detail_n",
+                "params",
+                "iteration",
+                "name",
+                "flags",
+                "ret",
+                "result",
+                "error",
+            ]
+        ),
+        JSON,
+        min_size=1,
+        max_size=3,
+    ),
+)
+def test_no_value_of_a_raw_line_breaks_the_reader(which, changed, tmp_path_factory):
+    whole = RECORDING
+    at = which % len(whole)
+    line = json.dumps(json.loads(whole[at]) | changed).encode()
+    folder = tmp_path_factory.mktemp("raw")
+    (folder / "x.jsonl").write_bytes(b"\n".join([*whole[:at], line, *whole[at + 1 :]]))
+    for found in Importer([folder], log_format="jsonl").imported():
+        trace = as_trace(found)
+        assert mk.load(trace.save(folder / "x.parquet", force=True)).samples.equals(trace.samples)
+
+
+def test_what_no_column_holds_is_left_out_and_counted():
+    meta = mk.sample("post-copy").meta
+    rows = [{"mono_ns": 1, "source": "poll"}, {"mono_ns": 2, "memory_bps": 2**64}, {"mono_ns": 3, "action": "\ud800"}]
+    trace = as_trace(Imported(rows=rows, meta=meta, name="x"))
+    assert list(trace.samples["mono_ns"]) == [1]
+    assert trace.meta.notes["skipped_lines"]["row with a value that no column holds"] == 2

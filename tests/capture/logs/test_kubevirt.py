@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import itertools
 import json
 import re
@@ -512,3 +513,30 @@ def test_no_number_breaks_the_reader(number, key, tmp_path_factory):
     path.write_text(f"{before}{key}:{number}{unit} {after.partition(' ')[2]}\n")
     for trace in mk.import_logs(path):
         assert mk.load(trace.save(path.with_suffix(".parquet"), force=True)).samples.equals(trace.samples)
+
+
+def test_of_many_guests_the_one_silent_longest_is_written_out_first(bundled, tmp_path, monkeypatch):
+    """More lines than are held at once: no migration whose guest still speaks is cut in two."""
+    lines = list(rendering.kubevirt(bundled["nonconverging-long"], "C"))
+    monkeypatch.setattr(kubevirt, "_MOST_HELD", 4 * len(lines))
+    texts = []
+    for number in range(12):
+        new = {rendering.UID: f"uid-{number}", rendering.VMI_UID: f"vmi-{number}", "web1": f"web{number}"}
+        texts.append([functools.reduce(lambda line, pair: line.replace(*pair), new.items(), line) for line in lines])
+    # Three at a time speak in turns.
+    groups = [zip(*texts[start : start + 3], strict=True) for start in range(0, 12, 3)]
+    path = tmp_path / "x.log"
+    path.write_text("\n".join(line for group in groups for several in group for line in several) + "\n")
+    traces = list(mk.import_logs(path))
+    assert sorted(trace.name.split("-")[1] for trace in traces) == sorted(f"web{number}" for number in range(12))
+    assert {trace.meta.end.outcome for trace in traces} == {bundled["nonconverging-long"].meta.end.outcome}
+
+
+def test_what_a_monitor_says_beyond_the_notes_is_counted_and_long_lines_are_cut(bundled, tmp_path):
+    lines = [json.loads(line)["msg"] for line in rendering.kubevirt(bundled["converge-late"], "C")]
+    more = ["stall detected: " + "x" * 2000, *[f"stall detected: {number}" for number in range(300)]]
+    [trace] = imported([*lines, *more], tmp_path)
+    kept = [words for _, words in trace.meta.notes["monitor_lines"]]
+    assert any(len(words) == 1000 for words in kept)
+    known = len(kept) + trace.meta.notes["skipped_lines"]["line of the monitor behind the first 200"]
+    assert (len(kept), known) == (200, len(more) + sum("igration info for" not in line for line in lines))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -399,3 +400,20 @@ def test_a_start_parts_a_migration_from_one_that_had_sent_less(gap_s, bundled, t
     assert [len(trace.samples) for trace in traces] == [len(trace.samples) for trace in alone]
     starts = [trace.meta.migration.started_wall_ns - rendering.START_NS for trace in traces]
     assert starts == [0, took_s * 10**9]
+
+
+def test_a_large_answer_is_read_in_little_more_memory_than_its_text(tmp_path):
+    values = [[1_700_000_000 + 5 * number, str(10**9 + number)] for number in range(20_000)]
+    series = [
+        {"metric": {"__name__": "kubevirt_vmi_migration_data_remaining_bytes", "name": f"web{guest}"}, "values": values}
+        for guest in range(5)
+    ]
+    path = tmp_path / "answer.json"
+    path.write_text(json.dumps({"status": "success", "data": {"resultType": "matrix", "result": series}}))
+    tracemalloc.start()
+    found = Importer([path]).imported()
+    next(found)
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    found.close()
+    assert peak_bytes < 9 * path.stat().st_size
