@@ -197,7 +197,7 @@ class TraceMeta:
         Raises MigkitError when it is not migkit's metadata, or of a newer schema than this migkit knows.
         """
         try:
-            data = json.loads(text)
+            data = _whole_characters(json.loads(text))
             version = int(data["schema_version"])
         except (ValueError, KeyError, TypeError) as error:
             raise MigkitError(f"the trace's metadata is damaged ({error}): record or import it again") from None
@@ -209,6 +209,17 @@ class TraceMeta:
             return _build(cls, data)
         except (TypeError, ValueError, AttributeError) as error:
             raise MigkitError(f"the trace's metadata is damaged ({error}): record or import it again") from None
+
+
+def _whole_characters(value: Any) -> Any:
+    """Without halves of characters: JSON's escapes can name one, which no file and no terminal takes."""
+    if isinstance(value, str):
+        return value if value.isascii() else value.encode("utf-8", "ignore").decode()
+    if isinstance(value, list):
+        return [_whole_characters(one) for one in value]
+    if isinstance(value, dict):
+        return {_whole_characters(name): _whole_characters(one) for name, one in value.items()}
+    return value
 
 
 def _plain(value: Any) -> Any:

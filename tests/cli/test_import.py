@@ -121,7 +121,7 @@ def test_a_logs_own_words_are_one_sane_line(tmp_path, capsys):
     assert first.isprintable()
     assert len(first) < 500
     [trace] = mk.open_dataset(tmp_path / "out")
-    assert trace.meta.end.error_text.startswith(text[:30])
+    assert trace.meta.end.error_text.startswith(text.replace("\ud800", "")[:30])
     assert len(trace.meta.end.error_text) > 5000
     for verb in (["info"], ["explain"]):
         assert main([*verb, *map(str, (tmp_path / "out").iterdir())]) == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import os
 import re
@@ -10,11 +11,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from migkit.capture.logs import files, jsonl, kubevirt, nova, prometheus, qmp, vdsm, virsh
-from migkit.capture.logs.base import Context, Format, Imported, Line, fits
+from migkit.capture.logs.base import LONGEST_MS, Context, Format, Imported, Line, Row, fits
 from migkit.capture.logs.manifests import Manifests
 from migkit.errors import MigkitError, unknown
+from migkit.meta import TraceMeta
 from migkit.policies.versions import VERSIONS
 from migkit.trace import Trace
+from migkit.units import NS_PER_MS
 
 # Looked at in this order: the first that knows a file's beginning reads it.
 FORMATS: Mapping[str, Format] = {
@@ -140,12 +143,25 @@ def read_log(path: Place, **options: Any) -> list[Trace]:
 def as_trace(found: Imported) -> Trace:
     """The trace of an imported migration; what was skipped and said of it goes into its notes."""
     notes = {**found.meta.notes}
-    rows = [row for row in found.rows if fits(row)]
+    fitting = [row for row in found.rows if fits(row)]
+    rows = _near(fitting)
     skipped = Counter(notes.get("skipped_lines", {})) + found.skipped
-    if len(rows) < len(found.rows):
-        skipped["row with a value that no column holds"] += len(found.rows) - len(rows)
+    left_out = {"row with a value that no column holds": len(found.rows) - len(fitting),
+                "row at a time far from the migration": len(fitting) - len(rows)}  # fmt: skip
+    skipped.update({reason: count for reason, count in left_out.items() if count})
     if skipped:
         notes["skipped_lines"] = dict(skipped)
     if found.said:
         notes["said"] = list(found.said)
-    return Trace.from_rows(rows, found.meta, found.name).replace_meta(notes=notes)
+    meta = dataclasses.replace(found.meta, notes=notes)
+    if "\\ud" in (text := meta.to_json()):
+        meta = TraceMeta.from_json(text)
+    return Trace.from_rows(rows, meta, found.name)
+
+
+def _near(rows: list[Row]) -> list[Row]:
+    """The rows within what a migration can last of the one in the middle: a damaged time puts one anywhere."""
+    if not rows:
+        return rows
+    middle_ns = sorted(row["mono_ns"] for row in rows)[len(rows) // 2]
+    return [row for row in rows if abs(row["mono_ns"] - middle_ns) <= LONGEST_MS * NS_PER_MS // 2]

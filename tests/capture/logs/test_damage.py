@@ -197,6 +197,25 @@ def test_no_value_of_a_side_file_breaks_the_reader(changed, tmp_path_factory):
     assert main(["explain", "--brief", str(folder / "out")]) in (0, 1)
 
 
+def test_half_a_character_is_replaced_wherever_it_stands(tmp_path):
+    (tmp_path / "x.jsonl").write_bytes(b"\n".join(RECORDING))
+    (tmp_path / "x.meta.json").write_text(json.dumps(FACTS | {"accel": "\ud800kvm", "scenario": "\udfff"}))
+    [trace] = [as_trace(found) for found in Importer([tmp_path / "x.jsonl"]).imported()]
+    assert trace.meta.host.accelerator == "kvm"
+    trace.save(tmp_path / "x.parquet")
+    assert len(mk.open_dataset(tmp_path)) == 1
+
+
+def test_a_row_at_a_time_far_away_is_left_out(tmp_path):
+    lines = [json.loads(line) for line in RECORDING]
+    for clock, unit in (("t_mono_ns", 10**9), ("t_wall", 1)):
+        lines[-1][clock] += 30 * 24 * 3600 * unit
+    (tmp_path / "x.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    [trace] = [as_trace(found) for found in Importer([tmp_path / "x.jsonl"]).imported()]
+    assert trace.meta.notes["skipped_lines"]["row at a time far from the migration"] == 1
+    assert mk.load(trace.save(tmp_path / "x.parquet")).samples.equals(trace.samples)
+
+
 @pytest.mark.parametrize(
     ("name", "value"), [("flag_names", 5), ("hb_top_gaps_ms_at_s", 5), ("mem_mib", "256"), ("params", [1])]
 )
