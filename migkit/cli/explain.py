@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from migkit.cli.traces import add_where, chosen_traces, print_left_out
 from migkit.errors import MigkitError
-from migkit.units import format_s
 
 if TYPE_CHECKING:
     from migkit.explanation import Explanation
@@ -63,7 +62,7 @@ def told(found: Explanation, width: int) -> str:
     width = max(width, _NARROWEST)
     head = textwrap.fill(found.paragraph, width, break_on_hyphens=False)
     times = textwrap.fill(f"time: {_times(found)}", width, subsequent_indent="      ")
-    return f"{head}\n\n{_table(found, width)}\n\n{times}"
+    return f"{head}\n\n{_table(found, width)}" + (f"\n\n{times}" if _times(found) else "")
 
 
 def _table(found: Explanation, width: int) -> str:
@@ -79,13 +78,13 @@ def _table(found: Explanation, width: int) -> str:
 
 def _times(found: Explanation) -> str:
     """Where the time went, phases that took none left out."""
+    from migkit.explanation.evidence import length
+
     parts = [
-        f"{phase} {format_s(round(value, 1))}"
-        for phase, value in found.time_s.items()
-        if phase != "lost" and round(value, 1) > 0
+        f"{phase} {length(value)}" for phase, value in found.time_s.items() if phase != "lost" and round(value, 1) > 0
     ]
     lost = found.time_s["lost"]
-    return ", ".join(parts) + (f"; {format_s(round(lost, 1))} of it lost to stalls or a slow path" if lost else "")
+    return ", ".join(parts) + (f"; {length(lost)} of it lost to stalls or a slow path" if lost else "")
 
 
 def brief(found: list[Explanation]) -> str:
@@ -94,15 +93,23 @@ def brief(found: list[Explanation]) -> str:
 
     from migkit.cli.table import render
 
-    rows = [(one.trace.name, one.trace.meta.end.outcome, " or ".join(one.limited_by) or "cannot tell", one.converges,
-             _fault(one), one.verdict.because) for one in found]  # fmt: skip
+    rows = [(one.trace.name, one.trace.meta.end.outcome, " or ".join(one.limited_by) or "cannot tell",
+             _by_itself(one), _fault(one), one.verdict.because) for one in found]  # fmt: skip
     headings = ["trace", "outcome", "held up by", "converges by itself", "fault", "judged by"]
     return render(pd.DataFrame(rows, columns=headings), {name: name for name in headings})
 
 
 def _fault(found: Explanation) -> str:
+    from migkit.explanation.evidence import length
+
     begins_s, ends_s = found.verdict.fault_from_s, found.verdict.fault_until_s
     if begins_s is None:
         return ""
-    until = "on" if ends_s is None else f"to {format_s(round(ends_s, 1))}"
-    return f"from {format_s(round(begins_s, 1))} {until}"
+    until = "on" if ends_s is None else f"to {length(ends_s)}"
+    return f"from {length(begins_s)} {until}"
+
+
+def _by_itself(found: Explanation) -> str:
+    """What is not over can only be judged by how the guest wrote."""
+    held = found.converges == "no" and found.trace.meta.end.outcome in ("completed", "cancelled")
+    return "not at this dirty rate" if held else found.converges

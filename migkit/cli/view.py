@@ -21,6 +21,8 @@ DRAW_S: Final = 0.2
 JSON_S: Final = 1.0
 LINE_S: Final = 10.0
 _BAR: Final = 30
+# As wide as a decision's moment; where nearly nothing would be left beside it, there is none.
+_INDENT: Final = 11
 _TOLD: Final = (
     "time_elapsed_ms", "data_remaining_bytes", "data_total_bytes", "memory_bps", "memory_dirty_rate_pages_per_s",
     "memory_page_size_bytes", "memory_iteration", "downtime_ms", "auto_converge_throttle_percent",
@@ -144,7 +146,8 @@ class ScreenView(LineView):
 
     def said(self, text: str) -> None:
         wide = shutil.get_terminal_size().columns
-        self._write(textwrap.wrap(text, wide - 1, subsequent_indent=" " * 11), keep=True)
+        indent = " " * (_INDENT if wide > 2 * _INDENT else 0)
+        self._write(textwrap.wrap(text, max(wide - 1, 1), subsequent_indent=indent), keep=True)
         if self.newest:
             self.progress()
 

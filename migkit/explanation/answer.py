@@ -53,7 +53,8 @@ class Explanation:
 
     @property
     def converges(self) -> str:
-        """Whether it ended, or would have, without anybody's help: yes, no or cannot tell."""
+        """Whether it ended, or would have as long as its guest wrote as it did, without anybody's help: yes, no or
+        cannot tell."""
         return self.verdict.converges
 
     def __getitem__(self, question: str) -> Answer:

@@ -25,8 +25,8 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Help:
-    """Something that was done to let a migration end: post-copy, pause, downtime limit or bandwidth (raised).
-    `before` and `after` are the values in ms or bytes/s where it has any."""
+    """Something that was done to a migration: post-copy, pause, downtime limit, bandwidth or abort. `before` and
+    `after` are the values in ms or bytes/s where it has any; a `before` of None is unknown, an `after` no limit."""
 
     t_s: float
     kind: str
@@ -40,7 +40,8 @@ class Course:
 
     `ram_s` and `until_s` bound the pre-copy of the memory; `end_s` is when the job was over or last seen. `tail` has
     all passes of the pre-copy, `passes` the closed ones up to a help that changed it, with `sent_pages_bytes` (pages
-    sent, whatever they weighed) and `clean` (outside all windows). `first_pass_s` is (latest moment it was seen,
+    sent, whatever they weighed) and `clean` (outside all windows). `helps` let it end (post-copy, a pause, a limit
+    raised), `others` did not (a limit lowered, an abort). `first_pass_s` is (latest moment it was seen,
     earliest at which the next one was), None while it lasts. `downtime_limit_ms` held last, `first_limit_ms` before
     anybody raised it.
     """
@@ -54,6 +55,7 @@ class Course:
     tail: pd.DataFrame
     first_pass_s: tuple[float, float] | None
     helps: tuple[Help, ...]
+    others: tuple[Help, ...]
     downtime_limit_ms: float
     first_limit_ms: float
     throttle: Floats = field(repr=False)
@@ -78,6 +80,19 @@ class Course:
         """Stalls and slow windows, in time order."""
         return self.flow.windows
 
+    @property
+    def throttled(self) -> bool:
+        """Whether auto-converge held the guest back."""
+        return bool(np.isfinite(self.throttle).any())
+
+
+def has_assigned_devices(trace: Trace) -> bool:
+    """Whether the guest has devices of the host (VFIO), by its definition, by what the rule beside it was told, or by
+    the state of them that was sent."""
+    rule = trace.meta.rule
+    told = bool(trace.meta.domain.has_vfio) or bool(rule is not None and rule.has_vfio)
+    return told or bool(np.nan_to_num(trace.column("vfio_data_transferred_bytes")).any())
+
 
 def course(trace: Trace) -> Course:
     """Reads a trace. Raises MigkitError when it holds no sample of a running migration."""
@@ -86,7 +101,8 @@ def course(trace: Trace) -> Course:
     end_s = float(phases["end_s"].max())
     until_s = float(phases.loc["ram", "end_s"]) if ram_s is not None else end_s  # type: ignore[arg-type]
     flow = measure(trace, limits_bps(trace), until_s)
-    helps = tuple(sorted(_helps(trace, end_s), key=lambda one: one.t_s))
+    done = sorted(_interventions(trace, end_s), key=lambda one: one.t_s)
+    helps = tuple(one for one in done if _lets_it_end(one))
     table = stats.iterations(trace)
     return Course(
         trace=trace,
@@ -98,6 +114,7 @@ def course(trace: Trace) -> Course:
         tail=table,
         first_pass_s=_first_pass_s(trace, until_s),
         helps=helps,
+        others=tuple(one for one in done if not _lets_it_end(one)),
         downtime_limit_ms=_downtime_limit_ms(trace, _helped_s(helps)),
         first_limit_ms=_downtime_limit_ms(
             trace, min((h.t_s for h in helps if h.kind == "downtime limit"), default=end_s)
@@ -125,23 +142,31 @@ def _done(trace: Trace, action: str) -> list[tuple[float, float | None]]:
     ]
 
 
-def _helps(trace: Trace, end_s: float) -> list[Help]:
+def _interventions(trace: Trace, end_s: float) -> list[Help]:
     found = [Help(t_s=t_s, kind="pause") for t_s, _ in _done(trace, "suspend")]
+    found += [Help(t_s=t_s, kind="abort") for t_s, _ in _done(trace, "abort")]
     post_copy_s = stats.post_copy_start_s(trace)
     if post_copy_s is not None:
         found.append(Help(t_s=post_copy_s, kind="post-copy"))
     limits = stats.downtime_limits(trace)
     before = _DEFAULT_DOWNTIME_MS
     for t_s, limit_ms in limits.itertuples(index=False):
-        if limit_ms > before and 0 < t_s <= end_s:
+        if limit_ms != before and 0 < t_s <= end_s:
             found.append(Help(t_s=float(t_s), kind="downtime limit", before=before, after=float(limit_ms)))
         before = float(limit_ms)
     held: float | None = None
     for t_s, limit in limits_bps(trace):
-        if held is not None and np.isfinite(t_s) and (limit is None or limit > held):
+        if np.isfinite(t_s) and limit != held:
             found.append(Help(t_s=t_s, kind="bandwidth", before=held, after=limit))
         held = limit
     return found
+
+
+def _lets_it_end(one: Help) -> bool:
+    """A limit that was raised does; of one that was unknown before nobody can say that it was raised."""
+    if one.kind in ("bandwidth", "downtime limit"):
+        return one.before is not None and (one.after is None or one.after > one.before)
+    return one.kind != "abort"
 
 
 def _downtime_limit_ms(trace: Trace, before_s: float) -> float:

@@ -7,10 +7,12 @@ import pandas as pd
 
 from migkit import stats
 from migkit.explanation.answer import Answer, Figure
-from migkit.explanation.course import Course
+from migkit.explanation.course import Course, Floats, Help, has_assigned_devices
 from migkit.explanation.flow import STALL_S, Window
+from migkit.explanation.thresholds import NO_EFFECT
 from migkit.explanation.trend import Trend, since_s
 from migkit.explanation.verdict import CANNOT_TELL, NO, YES
+from migkit.units import MIB
 
 Figures = dict[str, Figure]
 
@@ -30,6 +32,8 @@ def answers(course: Course, trend: Trend | None) -> tuple[Answer, ...]:
         post_copy_helps(course, trend),
         auto_converge_helps(course, trend),
         helped(course),
+        policy_acted(course),
+        paused(course),
         throttled(course),
         disk_copied(course),
         failed(course),
@@ -55,15 +59,15 @@ def remaining_falls(course: Course, trend: Trend | None) -> Answer:
         "fits_after_low_s": None,
         "fits_after_high_s": None,
         "rests_at_bytes": trend.rests_at_bytes,
+        "ended_by_itself": YES if course.by_itself else NO,
     }
     falls = trend.direction == "falling"
     if falls and not course.by_itself and trend.level_bytes is not None:
         figures["fits_after_s"] = _fits_after_s(course, trend, trend.slope_bps)
         figures["fits_after_low_s"] = _fits_after_s(course, trend, trend.slope_low_bps)
         figures["fits_after_high_s"] = _fits_after_s(course, trend, trend.slope_high_bps)
-    answer, basis = (YES, "observed") if falls or course.by_itself else (NO, "observed")
-    return Answer(question=name, answer=answer, basis=basis, from_s=trend.since_s, until_s=trend.until_s,
-                  figures=figures)  # fmt: skip
+    return Answer(question=name, answer=YES if falls else NO, basis="observed", from_s=trend.since_s,
+                  until_s=trend.until_s, figures=figures)  # fmt: skip
 
 
 def _fits_after_s(course: Course, trend: Trend, slope_bps: float) -> float:
@@ -79,7 +83,7 @@ def dirty_rate_too_high(course: Course, trend: Trend | None) -> Answer:
     name = "dirty rate too high"
     if trend is None:
         return _dirty_in_first_pass(course)
-    above = _above(course.passes)
+    above, limit_s = _above(course.passes), course.downtime_limit_ms / 1000
     figures: Figures = {
         "dirty_bps": trend.dirty_bps,
         "bandwidth_bps": trend.bandwidth_bps,
@@ -87,9 +91,12 @@ def dirty_rate_too_high(course: Course, trend: Trend | None) -> Answer:
         "least_dirty_bps": trend.least_dirty_bps,
         "above_s": float(above["duration_s"].sum()),
         "pause_s": trend.pause_s,
-        "pause_low_s": trend.pause_low_s,
+        # Had it once been less than the limit, QEMU would have switched over.
+        "pause_low_s": max(trend.pause_low_s, min(limit_s, trend.pause_s)),
         "pause_high_s": trend.pause_high_s,
         "downtime_limit_ms": course.downtime_limit_ms,
+        "ended_by_itself": YES if course.by_itself else NO,
+        "throttled": YES if course.throttled else NO,
     }
     answer, basis = _too_high(course, trend)
     later = course.passes[course.passes["iteration"] >= 2]
@@ -101,24 +108,25 @@ def dirty_rate_too_high(course: Course, trend: Trend | None) -> Answer:
 
 def _too_high(course: Course, trend: Trend) -> tuple[str, str]:
     """A shorter pass is dirtied faster, never more slowly: what gains now may come to a standstill later. So only a
-    migration that ended, or clearly falls, denies it."""
+    migration that ended, or clearly falls, denies it; and only where the guest writes as it likes, not throttled."""
     if course.by_itself:
-        return NO, "observed"
+        return (CANNOT_TELL, "unknowable") if course.throttled else (NO, "observed")
     if trend.dirty_ratio >= _TOO_HIGH_RATIO and trend.direction in ("flat", "rising"):
         return YES, "bounded"
     if trend.rests_at_bytes is not None:
         return YES, "modelled"
-    falls = trend.direction == "falling" and trend.dirty_ratio < _TOO_HIGH_RATIO
+    falls = trend.direction == "falling" and trend.dirty_ratio < _TOO_HIGH_RATIO and not course.throttled
     return (NO, "observed") if falls else (CANNOT_TELL, "unknowable")
 
 
 def _dirty_in_first_pass(course: Course) -> Answer:
     """The first pass alone: enough to say that it is too high, never that it is not."""
     name, first = "dirty rate too high", course.passes[course.passes["iteration"] == 1]
-    figures: Figures = {"first_pass_dirty_bps": None, "bandwidth_bps": course.flow.bandwidth_bps}
+    figures: Figures = {"first_pass_dirty_bps": None, "bandwidth_bps": course.flow.bandwidth_bps,
+                        "throttled": YES if course.throttled else NO}  # fmt: skip
     if len(first):
         figures["first_pass_dirty_bps"] = float(first["newly_dirty_bytes"].iloc[0] / first["duration_s"].iloc[0])
-    if course.by_itself:
+    if course.by_itself and not course.throttled:
         return Answer(question=name, answer=NO, basis="observed", figures=figures)
     return Answer(question=name, answer=CANNOT_TELL, basis="unknowable", figures=figures)
 
@@ -160,7 +168,8 @@ def _stall(found: list[Window]) -> Answer:
 def slow_path(course: Course) -> Answer:
     """Whether less was carried than the limit allows. Without a limit only a change can be seen."""
     found = [w for w in course.windows if w.kind == "slow"]
-    figures: Figures = {"bandwidth_bps": course.flow.bandwidth_bps, "limit_bps": _limit_bps(course)}
+    figures: Figures = {"bandwidth_bps": course.flow.bandwidth_bps, "limit_bps": _limit_bps(course),
+                        "limit_changed": YES if len(course.flow.limits) > 1 else NO}  # fmt: skip
     if found:
         worst = max(found, key=lambda w: w.lost_s)
         figures |= {"bandwidth_bps": worst.bandwidth_bps, "limit_bps": worst.limit_bps, "lost_s": worst.lost_s,
@@ -172,7 +181,13 @@ def slow_path(course: Course) -> Answer:
 
 
 def _limit_bps(course: Course) -> float | None:
-    return course.flow.limits[-1][1]
+    """The limit that held longest: the usual bandwidth is that under it."""
+    limits = course.flow.limits
+    ends_s = [begin_s for begin_s, _ in limits[1:]] + [course.until_s]
+    lasted_s = [
+        min(end_s, course.until_s) - max(begin_s, 0.0) for (begin_s, _), end_s in zip(limits, ends_s, strict=True)
+    ]
+    return limits[int(np.argmax(lasted_s))][1]
 
 
 def _windowed(name: str, window: Window, figures: Figures) -> Answer:
@@ -193,13 +208,24 @@ def post_copy_helps(course: Course, trend: Trend | None) -> Answer:
                       until_s=course.end_s, figures=figures | {"used": YES})  # fmt: skip
     if course.by_itself:
         return Answer(question=name, answer=NO, basis="observed", figures=figures | {"needed": NO})
-    if meta.domain.has_vfio:
+    if has_assigned_devices(course.trace):
         return Answer(question=name, answer=NO, basis="observed", figures=figures | {"has_vfio": YES})
-    if any(w.open_end for w in course.windows) or course.outcome == "failed":
+    if course.outcome == "failed":
+        began = YES if course.flow.samples and course.ram_s is not None else NO
+        return Answer(
+            question=name, answer=NO, basis="modelled", figures=figures | {"failed": YES, "memory_began": began}
+        )
+    if any(w.open_end for w in course.windows):
         return Answer(question=name, answer=NO, basis="modelled", figures=figures | {"flows": NO})
-    rest_s = trend.pause_high_s if trend else None
+    rest_s = _rest_s(course, trend) if trend else None
     answer, basis = (YES, "modelled") if rest_s is not None else (CANNOT_TELL, "unknowable")
     return Answer(question=name, answer=answer, basis=basis, figures=figures | {"at_most_s": rest_s})
+
+
+def _rest_s(course: Course, trend: Trend) -> float:
+    """How long post-copy sends at most: it may have a bandwidth of its own, and has no limit else."""
+    own_bps = float(course.trace.meta.migration.parameters.get("bandwidth.postcopy") or 0) * MIB
+    return trend.pause_high_s * (max(trend.bandwidth_bps / own_bps, 1.0) if own_bps > 0 else 1.0)
 
 
 def auto_converge_helps(course: Course, trend: Trend | None) -> Answer:
@@ -218,31 +244,89 @@ def auto_converge_helps(course: Course, trend: Trend | None) -> Answer:
 
 
 def helped(course: Course) -> Answer:
-    """What was done to it: post-copy, pause, raised limits."""
-    if not course.helps:
-        return Answer(question="helped", answer=NO, basis="observed", figures={})
+    """What was done to it, in time order: what let it end (post-copy, pause, throttling, a limit raised), for which the
+    answer is yes, and what did not (a limit lowered, an abort)."""
+    lets_end = [*course.helps]
+    if course.throttled:
+        lets_end.append(Help(t_s=float(_throttled(course)[0][0]), kind="throttle"))
     figures: Figures = {}
-    for number, one in enumerate(course.helps, 1):
+    for number, one in enumerate(sorted([*lets_end, *course.others], key=lambda one: one.t_s), 1):
         figures |= {f"what_{number}": one.kind, f"at_{number}_s": one.t_s}
-        if one.after is not None:
+        if one.kind in ("downtime limit", "bandwidth"):
             unit = "ms" if one.kind == "downtime limit" else "bps"
             figures |= {f"from_{number}_{unit}": one.before, f"to_{number}_{unit}": one.after}
-    return Answer(question="helped", answer=YES, basis="observed", from_s=course.helps[0].t_s,
-                  until_s=course.helps[-1].t_s, figures=figures)  # fmt: skip
+    moments = [one.t_s for one in lets_end]
+    return Answer(question="helped", answer=YES if lets_end else NO, basis="observed",
+                  from_s=min(moments, default=None), until_s=max(moments, default=None), figures=figures)  # fmt: skip
+
+
+def policy_acted(course: Course) -> Answer:
+    """What the rule of migkit's that ran beside it did, or would have done where it only looked on."""
+    name, rule = "policy acted", course.trace.meta.rule
+    if rule is None:
+        return Answer(question=name, answer=NO, basis="observed", figures={"policy": None})
+    figures: Figures = {"policy": rule.policy, "acts": YES if rule.acted else NO}
+    if not rule.result and not rule.decisions:
+        return Answer(question=name, answer=CANNOT_TELL, basis="unknowable", figures=figures)
+    made = [one for one in rule.decisions if one.get("reason") != NO_EFFECT]
+    for number, one in enumerate(made, 1):
+        argument, done = one.get("argument"), one.get("succeeded", True)
+        figures |= {f"action_{number}": str(one["action"]), f"at_{number}_s": float(one["t_s"]),
+                    f"argument_{number}_ms": None if argument is None else float(argument),
+                    f"reason_{number}": str(one["reason"]), f"because_{number}": str(one["evidence"]),
+                    f"succeeded_{number}": YES if done else NO}  # fmt: skip
+    acted = rule.acted and any(figures[f"succeeded_{number}"] == YES for number in range(1, 1 + len(made)))
+    moments = [float(one["t_s"]) for one in made]
+    return Answer(question=name, answer=YES if acted else NO, basis="observed", from_s=min(moments, default=None),
+                  until_s=max(moments, default=None), figures=figures)  # fmt: skip
+
+
+def paused(course: Course) -> Answer:
+    """How long the guest stood still: by its own heartbeat, and as libvirt's final statistics report it, which after
+    post-copy leave out that it waits for pages. QEMU's estimate while it ran is neither."""
+    name, meta = "guest paused", course.trace.meta
+    beat, switched = meta.heartbeat, course.outcome == "completed"
+    why = next((one for one in course.helps if one.kind in ("pause", "post-copy")), None)
+    gap_ms = beat.downtime_ms if beat else None
+    longest_ms = beat.largest_gap_ms if beat else None
+    figures: Figures = {
+        "reported_ms": (meta.end.completed or {}).get("downtime"),
+        "heartbeat_ms": gap_ms,
+        "elsewhere_ms": longest_ms if longest_ms is not None and longest_ms > (gap_ms or 0.0) else None,
+        "how": why.kind if why else "switchover",
+        "throttled": YES if course.throttled else NO,
+    }
+    if switched or why is not None:
+        begin_s = why.t_s if why else course.until_s
+        return Answer(question=name, answer=YES, basis="observed", from_s=begin_s, figures=figures)
+    seen = course.outcome in ("cancelled", "failed")
+    answer, basis = (NO, "observed") if seen else (CANNOT_TELL, "unknowable")
+    return Answer(question=name, answer=answer, basis=basis, figures=figures)
+
+
+def _throttled(course: Course) -> tuple[Floats, Floats]:
+    """Seconds and percent of the samples that told of a throttle."""
+    known = np.isfinite(course.throttle)
+    return course.trace.t_s[course.trace.active][known], course.throttle[known]
 
 
 def throttled(course: Course) -> Answer:
-    """Auto-converge at work, and what it cost the guest: the heartbeat's gaps where there was one."""
-    known = np.isfinite(course.throttle)
-    if not known.any():
+    """Auto-converge at work, and what it cost the guest: how much of its processors' time, and the gaps in its
+    heartbeat where there was one. The gap across the switchover is both's, and cannot be divided."""
+    if not course.throttled:
         return Answer(question="throttled", answer=NO, basis="observed", figures={})
-    t, value, beat = course.trace.t_s[course.trace.active][known], course.throttle[known], course.trace.meta.heartbeat
+    (t, value), beat = _throttled(course), course.trace.meta.heartbeat
+    lasted_s = float(t[-1] - t[0])
+    elsewhere_ms = paused(course).figures["elsewhere_ms"]
     figures: Figures = {
         "first_percent": float(value[0]),
         "highest_percent": float(value.max()),
-        "throttled_s": float(t[-1] - t[0]),
-        "largest_gap_ms": beat.largest_gap_ms if beat else None,
+        "mean_percent": float((value[:-1] * np.diff(t)).sum() / lasted_s) if lasted_s > 0 else float(value[0]),
+        "throttled_s": lasted_s,
         "p99_gap_ms": beat.p99_gap_ms if beat else None,
+        "largest_gap_ms": beat.largest_gap_ms if beat else None,
+        "elsewhere_gap_ms": elsewhere_ms,
+        "switchover_gap_ms": beat.downtime_ms if beat else None,
         "downtime_ms": (course.trace.meta.end.completed or {}).get("downtime"),
     }
     return Answer(question="throttled", answer=YES, basis="observed", from_s=float(t[0]), until_s=float(t[-1]),

@@ -15,7 +15,7 @@ from migkit.policies import policy
 
 POLICIES = ("kubevirt-1.8", "kubevirt-1.9", "kubevirt-1.9-stall")
 # Setting QEMU's own downtime limit changes nothing.
-_NO_EFFECT = "initial-downtime"
+NO_EFFECT = "initial-downtime"
 
 
 def fired(course: Course) -> tuple[Answer, ...]:
@@ -29,7 +29,7 @@ def _fired(course: Course, name: str) -> Answer:
         run = replay(course.trace, policy(name))
     except MigkitError as error:
         return Answer(question=question, answer=CANNOT_TELL, basis="unknowable", figures={"because": str(error)})
-    acts = run.decisions[run.decisions["reason"] != _NO_EFFECT]
+    acts = run.decisions[run.decisions["reason"] != NO_EFFECT]
     if acts.empty:
         return Answer(question=question, answer=NO, basis="observed", figures={"deadline_s": run.deadline_s})
     first: Any = next(acts.itertuples())

@@ -62,7 +62,8 @@ _BY_ERROR: tuple[tuple[str, tuple[str, ...]], ...] = (
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
     """`limited_by`: the candidates of `LIMITS` that the trace leaves, the likeliest first; none: it cannot tell.
-    `because` says on which ground, `converges` is yes, no or cannot tell, `because_converges` why. The fault is the
+    `because` says on which ground, `converges` is yes, no (of one that did not fail: not as long as its guest writes as
+    it did; what it would have done later no trace tells) or cannot tell, `because_converges` why. The fault is the
     longest loss (or the failure), from `fault_from_s` to `fault_until_s`, None while it lasts."""
 
     limited_by: tuple[str, ...]

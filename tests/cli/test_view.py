@@ -123,3 +123,16 @@ def test_a_call_that_fails_says_so():
     assert view.decision_line(told | {"evidence": "e"}, acts=True) == (
         "    5.0 s  set max downtime 900 ms FAILS  timeout: e"
     )
+
+
+@pytest.mark.parametrize("wide", [1, 2, 11, 20])
+def test_a_narrow_terminal_shows_what_fits(monkeypatch, wide):
+    monkeypatch.setenv("COLUMNS", str(wide))
+    decision = {"t_s": 9.3, "action": "abort", "argument": None, "succeeded": True, "reason": "stuck", "evidence": "x"}
+    out = io.StringIO()
+    shown = view.ScreenView(beside(decision), out)
+    shown.saw(ROW)
+    shown.tick()
+    kept = [line for line in out.getvalue().splitlines() if "\x1b" not in line]
+    assert "abort" in "".join(kept) or wide > 2
+    assert max(map(len, kept)) <= max(wide - 1, 1)
