@@ -19,7 +19,7 @@ from migkit.explanation import Explanation
 from migkit.explanation.course import course
 from migkit.explanation.trend import trend
 from migkit.lab import scenario
-from migkit.meta import Domain, End, Migration, TraceMeta
+from migkit.meta import Domain, End, Migration, Rule, TraceMeta
 from migkit.units import GIB, MIB
 from tests.stats.test_stats import PAGE, flow
 
@@ -71,11 +71,16 @@ def test_convergence_is_never_told_wrong(judged):
 
 @pytest.mark.parametrize("share", [0.5, 0.8])
 def test_what_would_have_completed_is_not_said_to_stand_still_when_it_was_cancelled(known, share):
-    """But for a guest whose load ends later, which no trace can foresee."""
+    """Where the guest's load ends after the record does, no trace can foresee it, and what is said holds for that load
+    alone."""
     for trace in known:
-        if trace.meta.lab.truth["converges"] and trace.name != "long-phase-ends":
-            cancelled = verdicts.cut(trace, share).replace_meta(end=End(outcome="cancelled"), lab=None)
-            assert why(cancelled).converges != "no", trace.name
+        if trace.meta.lab.truth["converges"]:
+            cut = verdicts.cut(trace, share)
+            found = why(cut.replace_meta(end=End(outcome="cancelled"), lab=None))
+            if found.converges == "no":
+                assert trace.meta.lab.guest.get("burst_on_s", 0) > cut.t_s[-1], trace.name
+                assert "As long as the guest goes on writing like this" in found.paragraph
+                assert "would not have ended" not in found.paragraph
 
 
 def test_an_open_verdict_leaves_two_candidates_not_the_whole_list(judged):
@@ -196,9 +201,78 @@ def test_throttling_is_told_with_its_cost_to_the_guest(bundled):
     throttle = why(bundled["auto-converge-gentle"])["throttled"]
     assert throttle.answer == "yes"
     assert (throttle.figures["first_percent"], throttle.figures["highest_percent"]) == (10, 99)
-    assert throttle.figures["largest_gap_ms"] > 1000 > 50 > throttle.figures["downtime_ms"]
+    assert throttle.figures["switchover_gap_ms"] > 1000 > 50 > throttle.figures["downtime_ms"]
+    assert throttle.figures["elsewhere_gap_ms"] is None
+    told = evidence_of(why(bundled["auto-converge-gentle"]), "throttled")
+    assert "99 of 100 gaps between heartbeats below 50.1 ms; no longer freeze than that of the switchover" in told
     silent = why(bundled["auto-converge-gentle"].replace_meta(heartbeat=None))
-    assert "cost to the guest is unknown" in silent.table.set_index("question").loc["throttled", "evidence"]
+    assert "without a heartbeat the freezes of the guest are unknown" in evidence_of(silent, "throttled")
+
+
+def evidence_of(found: Explanation, question: str) -> str:
+    return str(found.table.set_index("question").loc[question, "evidence"])
+
+
+def test_what_was_done_is_told_be_it_a_help_or_not(bundled):
+    lowered, throttled = why(bundled["bandwidth-lowered"]), why(bundled["auto-converge"])
+    assert "What was done: bandwidth limit lowered from 64 MiB/s to 16 MiB/s at 3 s." in lowered.paragraph
+    assert (lowered["helped"].answer, throttled["helped"].answer) == ("no", "yes")
+    assert evidence_of(throttled, "helped") == "auto-converge throttles the guest from 10.8 s on"
+    for trace in bundled.values():
+        if trace.samples["auto_converge_throttle_percent"].notna().any():
+            assert "nothing was done" not in evidence_of(why(trace), "helped"), trace.name
+
+
+def test_what_qemu_reckons_is_not_the_pause(bundled):
+    told = why(bundled["downtime-raised"]).paragraph
+    assert "QEMU reckons 554 ms (402 ms to 702 ms) to send the rest at this bandwidth" in told
+    assert "The guest stood still at the switchover for 61.1 ms by its heartbeat, 41 ms reported by libvirt" in told
+    assert "would have to stand still" not in told
+
+
+def test_a_suspended_guest_s_pause_is_told(bundled):
+    told = why(bundled["suspend-midway"]).paragraph
+    assert "suspended at 12 s and stood still until the end: 3.76 s by its heartbeat, 3.73 s reported" in told
+
+
+def test_a_slope_and_its_answer_agree(known):
+    for trace in known:
+        falls = why(trace)["remaining falls"]
+        if falls.answer == "yes":
+            assert falls.figures.get("slope_bytes_a_minute", -1) < 0, trace.name
+    burst = why(next(trace for trace in known if trace.name == "bursty"))
+    assert burst["remaining falls"].answer == "no"
+    assert "it ended nevertheless" in evidence_of(burst, "remaining falls")
+
+
+def test_a_volume_that_is_missing_is_no_broken_path(bundled):
+    found = why(bundled["block-volume-missing"])
+    assert found.limited_by == ("destination",)
+    assert evidence_of(found, "post-copy would help") == "it failed before any memory was sent"
+    assert "broken path" not in " ".join(found.table["evidence"])
+
+
+def decision(action: str, reason: str, **more: object) -> dict:
+    return {"t_s": 20.4, "action": action, "argument": None, "succeeded": True, "reason": reason,
+            "evidence": "20.4 s elapsed, completion deadline 20 s", **more}  # fmt: skip
+
+
+def test_the_policy_that_acted_is_named_with_its_reason(bundled):
+    rule = Rule(policy="kubevirt-1.8", acted=True, result="failed", decisions=(decision("abort", "timeout"),))
+    found = why(bundled["nonconverging-aborted"].replace_meta(rule=rule))
+    assert "was aborted by the policy kubevirt-1.8 after" in found.paragraph
+    assert "The policy kubevirt-1.8 acted: abort at 20.4 s" in found.paragraph
+    assert found["policy acted"].answer == "yes"
+    looked_on = why(bundled["nonconverging-aborted"].replace_meta(rule=dataclasses.replace(rule, acted=False)))
+    assert "The policy kubevirt-1.8 only looked on; it would have acted: abort at 20.4 s" in looked_on.paragraph
+    assert "by the policy" not in looked_on.paragraph
+    assert why(bundled["nonconverging-aborted"])["policy acted"].answer == "no"
+
+
+def test_a_rule_that_took_the_guest_for_one_with_devices_brings_its_caveat(bundled):
+    told = bundled["idle"].replace_meta(rule=Rule(policy="kubevirt-1.9", has_vfio=True, result="running"))
+    assert "assigned devices (VFIO): their state may be missing" in why(told).paragraph
+    assert "VFIO" not in why(bundled["idle"]).paragraph
 
 
 def test_a_disk_is_told_with_its_share_of_bytes_and_time(bundled):
@@ -422,8 +496,9 @@ def test_no_text_holds_a_long_number_a_null_or_a_programmer_s_word(known):
 def test_the_paragraph_of_a_stall(bundled):
     assert mk.explain(bundled["link-down"]).paragraph == (
         "link-down completed after 17 s. It was held up by the network or the destination, judged by the time lost "
-        "while less was sent than could be; the trace cannot tell which. Nothing moved for 6.50 s, from 4.20 s to "
-        "10.7 s; a dead link and a destination that stands still look the same to the source. None of KubeVirt's "
+        "while less was sent than could be; the trace cannot tell which. Nothing moved for 6.5 s, from 4.2 s to "
+        "10.7 s; a dead link and a destination that stands still look the same to the source. The guest stood still at "
+        "the switchover for 68.4 ms by its heartbeat, 67 ms reported by libvirt. None of KubeVirt's "
         "default thresholds would have fired in that time."
     )
 
