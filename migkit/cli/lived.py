@@ -134,12 +134,14 @@ def _why(found: Live) -> str:
         return f"the migration was cancelled {who}" + (f" [{end.error_text}]" if end.error_text else "")
     words = {
         "cancelled": "the migration was ",
-        "failed": "the migration failed: ",
+        "failed": "the migration ",
         "postcopy-failed": "",
         "lost": "",
         "interrupted": "stopped watching, the migration is left to libvirt",
     }
     failure = failure_of(end)
+    if end.outcome == "failed" and failure is not None and failure.what != "failed":
+        words["failed"] += "failed: "
     return words[end.outcome] + (in_a_line(failure) if failure is not None else "")
 
 

@@ -375,3 +375,8 @@ def test_the_exit_code_tells_of_a_failure_that_nobody_reads_of():
     assert process.wait(timeout=60) == 1
     assert err.startswith("migkit: web1: the migration was cancelled by the policy: timeout [")
     assert err.count("\n") == 1
+
+
+def test_a_failure_of_which_nobody_told_the_reason_is_said_once(capsys):
+    assert main(["shadow", "web1", *fake("failed"), *POLICY]) == 1
+    assert capsys.readouterr().err.splitlines()[-1].startswith("migkit: web1: the migration failed: whoever asked for")
