@@ -99,12 +99,21 @@ def test_a_shadow_acts_never_and_reads_only(tmp_path, capsys):
 
 def test_a_post_copy_that_fails_says_what_to_do(capsys):
     policy = ["--policy", "kubevirt-1.4", "--set", "allow_post_copy=true"]
-    assert main(["migrate", "web1", "fake://there", *fake("post-copy-failed"), *policy, "--act"]) == 1
+    there = ["--destination", "qemu+unix:///system?socket=/nowhere"]
+    assert main(["migrate", "web1", "fake://there", *fake("post-copy-failed"), *policy, "--act", *there]) == 1
     out, err = capsys.readouterr()
     assert "source: the guest is paused (post-copy failed)" in out
     assert "-> neither host has all of the guest's memory" in out
     assert "--postcopy-resume" in out
     assert err.splitlines()[-1].startswith("migkit: web1: post-copy failed: the connection, or one")
+
+
+def test_a_post_copy_whose_destination_is_gone_is_not_advised_to_be_resumed(capsys):
+    policy = ["--policy", "kubevirt-1.4", "--set", "allow_post_copy=true"]
+    assert main(["migrate", "web1", "fake://there", *fake("post-copy-failed"), *policy, "--act"]) == 1
+    out = capsys.readouterr().out
+    assert "destination: the guest is not there\n-> what the destination had of the guest is gone" in out
+    assert "--postcopy-resume" not in out
 
 
 @pytest.mark.parametrize(
