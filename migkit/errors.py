@@ -14,6 +14,14 @@ class UsageError(MigkitError):
     """The call itself is off: an unknown option, policy or name. The command line exits with 2."""
 
 
+class RefusedError(MigkitError):
+    """Libvirt refused to begin a migration. Attributes: `error_code` and `error_text`, its own."""
+
+    def __init__(self, message: str, *, error_code: int, error_text: str) -> None:
+        super().__init__(message)
+        self.error_code, self.error_text = error_code, error_text
+
+
 def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
     """The error for a name that is none of `known`, with the nearest one named.
 

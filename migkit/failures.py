@@ -47,6 +47,7 @@ _EVIDENCE: Final = {
 }  # fmt: skip
 # Of libvirt's words for it, those that never change.
 CANCELLED: Final = "canceled by client"
+_MEANT: Final = {"cancelled": CANCELLED, "postcopy-failed": _POST_COPY_TEXT}
 _DAEMON: Final = "on the source, as its daemon's user (root)"
 # The source's daemon about the destination (src/qemu/qemu_migration.c), and ssh as it connects.
 _REMOTE: Final = re.compile(r"Failed to connect to remote libvirt URI (?P<uri>\S+?)(: (?P<why>(?s:.*))|$)")
@@ -99,13 +100,14 @@ def readable(code: int | None, text: str, *, outcome: str = "failed", phase: str
 
     Parameters: libvirt's `code` and `text`; `outcome` as a trace has it (`schema.OUTCOMES`); `phase`, `post-copy` once
     the guest has been switched over: then it is whole on neither side. An unknown text is said to be so, and tells
-    nothing of where the guest is; one that was cancelled is, whatever else the text tells of its end.
+    nothing of where the guest is; one that was cancelled, or failed in post-copy, is, whatever else the text tells.
 
     >>> readable(9, "operation failed: job 'migration in' failed in post-copy phase").what
     'post-copy failed'
     """
-    # QEMU may meet the cut connection before it has cancelled, and then words that as its end.
-    meant = (None, CANCELLED) if outcome == "cancelled" else (code, text)
+    # QEMU may meet the cut connection before it has cancelled, and then words that as its end; and once post-copy has
+    # failed the call may tell only what it met next, e.g. that the destination's guest is gone.
+    meant = (None, _MEANT[outcome]) if outcome in _MEANT else (code, text)
     unreached = _unreached(text) if outcome == "failed" and phase != "post-copy" else None
     if unreached is not None:
         return dataclasses.replace(unreached, where_guest_runs=SOURCE)

@@ -44,7 +44,7 @@ class Ending:
         self._suspect_ns: int | None = None
         self._last_error: tuple[int, str] | None = None
         self._cut: tuple[int | None, str] = (None, "")
-        self._left = self._aborted = False
+        self._left = self._aborted = self._spread = False
         self._quiet = False
 
     def see(self, row: Mapping[str, Any]) -> None:
@@ -107,6 +107,7 @@ class Ending:
     def _see_lifecycle(self, row: Mapping[str, Any]) -> None:
         event, detail = row["lifecycle_event"], row["lifecycle_detail"]
         if (event, detail) == (s.EVENT_SUSPENDED, s.SUSPENDED_POSTCOPY_FAILED):
+            self._is_spread()
             self._judge(row, "event", "postcopy-failed", "lifecycle event: suspended, post-copy failed")
         elif event == s.EVENT_STOPPED:
             self._left = True
@@ -138,6 +139,17 @@ class Ending:
         else:
             self._suspect_ns = None
 
+    def _is_spread(self) -> None:
+        """Post-copy has failed, whatever else the call or the job tell of their end."""
+        self._spread = True
+        self.end = self.end and self._as_known(self.end)
+
+    def _as_known(self, end: End) -> End:
+        """A failure in the light of what else was seen."""
+        if self._spread and end.outcome == "failed":
+            return dataclasses.replace(end, outcome="postcopy-failed", evidence=f"{end.evidence}, in post-copy")
+        return _cancelled(end) if self._aborted else end
+
     def _see_state(self, row: Mapping[str, Any]) -> None:
         """The job has gone: what has become of the guest?"""
         state, reason = row.get("domain_state"), row.get("domain_reason")
@@ -147,6 +159,7 @@ class Ending:
             self._left = True
             self._judge(row, "state", "completed", "domain state: shut off, migrated")
         elif (state, reason) == (s.PAUSED, s.PAUSED_POSTCOPY_FAILED):
+            self._is_spread()
             self._judge(row, "state", "postcopy-failed", "domain state: paused, post-copy failed")
         elif state == s.PAUSED and reason != s.PAUSED_MIGRATION:
             self._judge(row, "state", "failed", "the job is gone and the guest is paused on the source")
@@ -170,7 +183,7 @@ class Ending:
             outcome=outcome, evidence=evidence, error_code=code, error_text=text, completed=completed,
             completed_from="event" if completed else "",
         )  # fmt: skip
-        self.end = _cancelled(end) if self._aborted else end
+        self.end = self._as_known(end)
 
 
 def after_abort(end: End, rows: Iterable[Mapping[str, Any]]) -> End:

@@ -20,7 +20,7 @@ from migkit.capture.journal import Journal, advice, journal_path
 from migkit.capture.masking import Mask
 from migkit.capture.outcome import MIGRATE, Ending
 from migkit.capture.sampler import Inbox, Limit, Sampler, in_background
-from migkit.errors import MigkitError
+from migkit.errors import MigkitError, RefusedError
 from migkit.failures import in_a_line, readable, with_failure
 from migkit.meta import Cadence, End, TraceMeta
 from migkit.schema import JOB_BOUNDED, JOB_UNBOUNDED, OPERATION_MIGRATION_OUT
@@ -232,9 +232,11 @@ class Session:
             return True
         name = self._facts.domain.name
         if row.get("action") == MIGRATE:
-            failure = readable(row["error_code"], row["error_text"])
+            code, text = row["error_code"], row["error_text"]
+            failure = readable(code, text)
             todo = f"; to do: {failure.do}" if failure.why else ""
-            raise MigkitError(f"{name}: the migration did not begin: {in_a_line(failure)}{todo}")
+            said = f"{name}: the migration did not begin: {in_a_line(failure)}{todo}"
+            raise RefusedError(said, error_code=code, error_text=text)
         if row.get("error_code") == s.NO_DOMAIN:
             raise MigkitError(f"{name}: the domain went away before a migration began")
         if row.get("error_code") in s.NEVER:

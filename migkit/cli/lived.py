@@ -12,10 +12,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from migkit.cli.policies import has_vfio, told_origins
-from migkit.errors import MigkitError
+from migkit.errors import MigkitError, RefusedError
 from migkit.units import format_ms
 
 if TYPE_CHECKING:
+    from migkit.cli.view import View
     from migkit.drivers.beside import Beside
     from migkit.drivers.live import Live
     from migkit.manifest import Configuration
@@ -50,11 +51,29 @@ def add_live_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="a JSON object a line: begun, decision, progress, end")
 
 
-def watched(arguments: argparse.Namespace, configuration: Configuration, go: Callable[..., Live]) -> int:
-    """Lives through the migration with a view of it, then says how it ended. 0 when it completed."""
-    from migkit.cli import view
+Prepared = tuple["Configuration", Callable[..., "Live"]]
 
-    views: list[view.View] = []
+
+def watched(arguments: argparse.Namespace, prepare: Callable[[], Prepared]) -> int:
+    """Lives through the migration with a view of it, then says how it ended. 0 when it completed.
+
+    `prepare` gives the configuration, and what is called to live through the migration."""
+    views: list[View] = []
+    try:
+        configuration, go = prepare()
+        found = _lived_through(arguments, configuration, go, views)
+    except (MigkitError, KeyboardInterrupt) as error:
+        if arguments.json:
+            _print(_broken_off(error, may_run=any(one.beside.may_run for one in views)))
+        raise
+    return _finished(arguments, found)
+
+
+def _lived_through(
+    arguments: argparse.Namespace, configuration: Configuration, go: Callable[..., Live], views: list[View]
+) -> Live:
+    """The migration; its view is put into `views` before anything happens."""
+    from migkit.cli import view
 
     def watch(beside: Beside) -> None:
         views.append(view.make(beside, as_json=arguments.json))
@@ -65,7 +84,7 @@ def watched(arguments: argparse.Namespace, configuration: Configuration, go: Cal
     if arguments.config and not arguments.json:
         print(told_origins(configuration), file=sys.stderr)
     try:
-        found = go(
+        return go(
             uri=arguments.connect, destination=arguments.destination, output=arguments.output, force=arguments.force,
             interval_ms=arguments.interval, mask_names=arguments.mask_names, data_size_gb=arguments.data_size_gb,
             has_vfio=has_vfio(arguments), watch=watch,
@@ -74,12 +93,31 @@ def watched(arguments: argparse.Namespace, configuration: Configuration, go: Cal
         for one in views:
             with contextlib.suppress(OSError):
                 one.close()
-    return _finished(arguments, found)
+
+
+def _broken_off(error: BaseException, *, may_run: bool) -> str:
+    """The last line for a program where there is no end to tell of: nothing began, or nobody knows how it went on."""
+    from migkit.failures import readable
+
+    code, text = (error.error_code, error.error_text) if isinstance(error, RefusedError) else (None, None)
+    failure = None if text is None else dataclasses.asdict(readable(code, text))
+    return json.dumps({
+        "event": "end", "outcome": "lost" if may_run else "not-begun", "error_code": code, "error_text": text,
+        "decisions": 0, "path": None, "problem": str(error) or "stopped", "failure": failure,
+    })  # fmt: skip
+
+
+def _print(text: str) -> None:
+    """Whether or not anybody reads it (`| head -1`): the exit code tells how the migration ended."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _finished(arguments: argparse.Namespace, found: Live) -> int:
     end = found.trace.meta.end
-    print(_as_json(found) if arguments.json else _told(arguments.domain, found), flush=True)
+    _print(_as_json(found) if arguments.json else _told(arguments.domain, found))
     if found.problem:
         raise MigkitError(found.problem)
     if end.outcome != "completed":
@@ -96,12 +134,14 @@ def _why(found: Live) -> str:
         return f"the migration was cancelled {who}" + (f" [{end.error_text}]" if end.error_text else "")
     words = {
         "cancelled": "the migration was ",
-        "failed": "the migration failed: ",
+        "failed": "the migration ",
         "postcopy-failed": "",
         "lost": "",
         "interrupted": "stopped watching, the migration is left to libvirt",
     }
     failure = failure_of(end)
+    if end.outcome == "failed" and failure is not None and failure.what != "failed":
+        words["failed"] += "failed: "
     return words[end.outcome] + (in_a_line(failure) if failure is not None else "")
 
 

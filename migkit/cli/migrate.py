@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from migkit.cli.flags import ephemeral_bytes
-from migkit.cli.lived import add_live_options, watched
+from migkit.cli.lived import Prepared, add_live_options, watched
 from migkit.cli.policies import one_configuration
 
 if TYPE_CHECKING:
@@ -40,6 +40,10 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Migrates; 0 when it completed."""
+    return watched(arguments, lambda: _prepared(arguments))
+
+
+def _prepared(arguments: argparse.Namespace) -> Prepared:
     if arguments.bandwidth is not None:
         arguments.set.insert(0, f"bandwidth_per_migration={arguments.bandwidth}")
     configuration = one_configuration(arguments, "migrate")
@@ -54,4 +58,4 @@ def run(arguments: argparse.Namespace) -> int:
             migrate_uri=arguments.migrate_uri, act=arguments.act, **options,
         )  # fmt: skip
 
-    return watched(arguments, configuration, go)
+    return configuration, go

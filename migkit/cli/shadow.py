@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from migkit.cli.lived import add_live_options, watched
+from migkit.cli.lived import Prepared, add_live_options, watched
 from migkit.cli.policies import one_configuration
 from migkit.cli.record import add_via_options
 
@@ -29,6 +29,10 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Looks on; 0 when the migration completed."""
+    return watched(arguments, lambda: _prepared(arguments))
+
+
+def _prepared(arguments: argparse.Namespace) -> Prepared:
     configuration = one_configuration(arguments, "shadow")
 
     def go(**options: Any) -> Live:
@@ -39,7 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
             **_of_the_vmi(configuration, options),
         )  # fmt: skip
 
-    return watched(arguments, configuration, go)
+    return configuration, go
 
 
 def _of_the_vmi(configuration: Configuration, options: dict[str, Any]) -> dict[str, Any]:

@@ -72,7 +72,7 @@ def unit(arguments: argparse.Namespace) -> str:
     local = not urllib.parse.urlsplit(arguments.connect).netloc and not arguments.via
     return _UNIT.format(
         command=" ".join(_quoted(word) for word in (program, *_words(arguments, output))),
-        state=output.relative_to(_STATE),
+        state=_word(str(output.relative_to(_STATE))),
         home="read-only" if Path(program).is_relative_to("/home") or Path(program).is_relative_to("/root") else "yes",
         offline="yes" if local else "no",
         families="AF_UNIX" if local else "AF_UNIX AF_INET AF_INET6",
@@ -95,6 +95,11 @@ def _words(arguments: argparse.Namespace, output: Path) -> list[str]:
 
 
 def _quoted(word: str) -> str:
-    """A word of a unit's command line: no specifier, no variable, no space that divides."""
-    word = word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
+    """A word of a unit's command line: no variable either."""
+    return _word(word.replace("$", "$$"))
+
+
+def _word(word: str) -> str:
+    """A word of a unit: no specifier, no space that divides."""
+    word = word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
     return f'"{word}"' if not word or any(c.isspace() or c in "'\";" for c in word) else word

@@ -65,6 +65,11 @@ def _told(state: State | None, why_not: str) -> str:
 def _advice(outcome: str, here: State | None, there: State | None) -> list[str]:
     """What to do; the guest must never run on both hosts."""
     if outcome == "postcopy-failed" or s.PAUSED_POSTCOPY_FAILED in (here and here[1], there and there[1]):
+        if there == _GONE:
+            return [
+                "what the destination had of the guest is gone with its QEMU: post-copy cannot be resumed",
+                "destroy it on the source and start it anew; what it had not written to its disks is lost",
+            ]
         return [
             "neither host has all of the guest's memory: resume it on neither of them",
             "once the hosts reach each other again, try to go on: "

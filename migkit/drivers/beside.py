@@ -175,6 +175,11 @@ class Beside:
         return any(thread.name == _MIGRATE_THREAD and thread.is_alive() for thread in self._threads)
 
     @property
+    def may_run(self) -> bool:
+        """Whether a migration was seen, or one that was asked for here may still begin."""
+        return self._begun or self.unanswered
+
+    @property
     def starts_it(self) -> bool:
         """Whether the migration is begun from here."""
         return self._call is not None

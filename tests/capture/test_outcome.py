@@ -6,6 +6,7 @@ import pytest
 
 from migkit.capture import source as s
 from migkit.capture.outcome import SETTLE_NS, WITNESS_NS, Ending, after_abort, judge
+from migkit.failures import NOWHERE, failure_of
 
 MS = 1_000_000
 ZEROS = {"data_remaining_bytes": 0, "memory_remaining_bytes": 0}
@@ -226,3 +227,24 @@ def test_a_lost_call_and_other_actions_prove_nothing(row):
     ending.see(row)
     assert ending.end is None
     assert not ending.overdue(10**15)
+
+
+GONE = "Domain not found: no domain with matching uuid '7b116e14' (busy)"
+SPREAD = lifecycle(200, s.EVENT_SUSPENDED, s.SUSPENDED_POSTCOPY_FAILED)
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [SPREAD, call(204, False, GONE)],
+        [call(196, False, GONE), SPREAD],
+        [call(196, False, GONE), poll(300, 0, domain_state=s.PAUSED, domain_reason=13)],
+        [SPREAD, job(204, success=False, error_message=GONE)],
+    ],
+)
+def test_a_post_copy_that_has_failed_stays_one_whatever_the_call_tells_of_its_end(rows):
+    end = judge([poll(100), *rows])
+    assert (end.outcome, end.error_text) == ("postcopy-failed", GONE)
+    failure = failure_of(end)
+    assert failure is not None
+    assert (failure.what, failure.where_guest_runs, failure.original) == ("post-copy failed", NOWHERE, GONE)

@@ -19,6 +19,7 @@ import migkit as mk
 from migkit.capture.fake import FakeDomain
 from migkit.capture.source import SourceError
 from migkit.cli import main
+from migkit.drivers.wakes import Woken
 from tests.migration.test_volumes import HERE
 
 POLICY = ["--policy", "kubevirt-1.8", "--set", "completion_timeout_per_gib=3"]
@@ -98,12 +99,21 @@ def test_a_shadow_acts_never_and_reads_only(tmp_path, capsys):
 
 def test_a_post_copy_that_fails_says_what_to_do(capsys):
     policy = ["--policy", "kubevirt-1.4", "--set", "allow_post_copy=true"]
-    assert main(["migrate", "web1", "fake://there", *fake("post-copy-failed"), *policy, "--act"]) == 1
+    there = ["--destination", "qemu+unix:///system?socket=/nowhere"]
+    assert main(["migrate", "web1", "fake://there", *fake("post-copy-failed"), *policy, "--act", *there]) == 1
     out, err = capsys.readouterr()
     assert "source: the guest is paused (post-copy failed)" in out
     assert "-> neither host has all of the guest's memory" in out
     assert "--postcopy-resume" in out
     assert err.splitlines()[-1].startswith("migkit: web1: post-copy failed: the connection, or one")
+
+
+def test_a_post_copy_whose_destination_is_gone_is_not_advised_to_be_resumed(capsys):
+    policy = ["--policy", "kubevirt-1.4", "--set", "allow_post_copy=true"]
+    assert main(["migrate", "web1", "fake://there", *fake("post-copy-failed"), *policy, "--act"]) == 1
+    out = capsys.readouterr().out
+    assert "destination: the guest is not there\n-> what the destination had of the guest is gone" in out
+    assert "--postcopy-resume" not in out
 
 
 @pytest.mark.parametrize(
@@ -321,3 +331,61 @@ def test_a_terminal_gets_lines_that_are_drawn_anew_and_decisions_that_stay(tmp_p
     assert re.search(r"\[#+\.+\] +\d+%  \d+ MiB left of 256 MiB", text)
     assert "completion deadline in " in text
     assert text.count("abort  timeout") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["migrate", "web1", "fake://b", "--policy", "kubevirt-1.88"], "did you mean 'kubevirt-1.8'?"),
+        (["migrate", "web1", "host2", *POLICY, *fake("fast")], "e.g. qemu+ssh://host2/system"),
+        (["shadow", "web1", *POLICY, "--config", "/nowhere.yaml"], "/nowhere.yaml: no such file"),
+        (["shadow", "web1", *POLICY, "-c", "fake:///nothing"], "unknown fake scenario 'nothing'"),
+    ],
+)
+def test_a_program_gets_an_end_where_nothing_began(arguments, problem, capsys):
+    assert main([*arguments, "--json"]) in (1, 2)
+    (line,) = capsys.readouterr().out.splitlines()
+    end = json.loads(line)
+    assert (end["event"], end["outcome"], end["failure"]) == ("end", "not-begun", None)
+    assert problem in end["problem"]
+
+
+def test_a_program_gets_the_words_of_a_refusal(capsys, monkeypatch):
+    def refused(*_):
+        raise SourceError(49, "Storage pool not found: no storage pool with matching target path")
+
+    monkeypatch.setattr(FakeDomain, "migrate", refused)
+    assert main(["migrate", "web1", "fake://b", *fake("fast"), *POLICY, "--json"]) == 1
+    end = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (end["outcome"], end["error_code"]) == ("not-begun", 49)
+    assert end["error_text"].startswith("Storage pool not found")
+    assert end["failure"]["what"] == "the destination has no place for a disk"
+    assert end["problem"].startswith("web1: the migration did not begin")
+
+
+def test_a_program_is_not_told_that_nothing_began_once_something_has(capsys, monkeypatch):
+    def broken(*_):
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr(Woken, "wake", broken)
+    assert main(["migrate", "web1", "fake://b", *fake("nonconverging"), *POLICY, "--json"]) == 1
+    end = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (end["event"], end["outcome"]) == ("end", "lost")
+    assert "a defect of migkit" in end["problem"]
+
+
+def test_the_exit_code_tells_of_a_failure_that_nobody_reads_of():
+    process = _started("migrate", "web1", "fake://b", *fake("nonconverging"), *POLICY, "--act")
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    with process.stderr:
+        err = process.stderr.read()
+    assert process.wait(timeout=60) == 1
+    assert err.startswith("migkit: web1: the migration was cancelled by the policy: timeout [")
+    assert err.count("\n") == 1
+
+
+def test_a_failure_of_which_nobody_told_the_reason_is_said_once(capsys):
+    assert main(["shadow", "web1", *fake("failed"), *POLICY]) == 1
+    assert capsys.readouterr().err.splitlines()[-1].startswith("migkit: web1: the migration failed: whoever asked for")

@@ -187,6 +187,12 @@ def test_the_unit_runs_the_very_command_it_was_asked_with(capsys):
     assert "StateDirectory=migkit\n" in printed
 
 
+def test_a_folder_of_a_strange_name_is_one_folder_for_the_unit(capsys):
+    printed = unit(capsys, "-o", "/var/lib/mig kit/100%$x")
+    assert 'StateDirectory="mig kit/100%%$x"\n' in printed
+    assert ' --output "/var/lib/mig kit/100%%$$x" ' in printed
+
+
 def test_only_a_watcher_of_another_machine_has_the_network(capsys):
     assert "PrivateNetwork=yes\n" in unit(capsys, "-c", "qemu:///system")
     assert "RestrictAddressFamilies=AF_UNIX\n" in unit(capsys, "-c", "qemu:///system")

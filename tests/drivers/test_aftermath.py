@@ -38,6 +38,7 @@ class Side:
         ("lost", SILENT, SILENT, "find out where the guest runs"),
         ("lost", GONE, SILENT, "find out where the guest runs"),
         ("postcopy-failed", BROKEN, BROKEN, "neither host has all of the guest's memory"),
+        ("postcopy-failed", BROKEN, GONE, "post-copy cannot be resumed"),
         ("lost", BROKEN, SILENT, "neither host has all of the guest's memory"),
         ("lost", SILENT, BROKEN, "neither host has all of the guest's memory"),
     ],
