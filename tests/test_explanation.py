@@ -218,6 +218,9 @@ def test_what_was_done_is_told_be_it_a_help_or_not(bundled):
     assert "What was done: bandwidth limit lowered from 64 MiB/s to 16 MiB/s at 3 s." in lowered.paragraph
     assert (lowered["helped"].answer, throttled["helped"].answer) == ("no", "yes")
     assert evidence_of(throttled, "helped") == "auto-converge throttles the guest from 10.8 s on"
+    without = bundled["nonconverging-aborted"]
+    rows = without.samples[without.samples["source"] != "action"].reset_index(drop=True)
+    assert evidence_of(why(dataclasses.replace(without, samples=rows)), "helped").startswith("aborted at 2")
     for trace in bundled.values():
         if trace.samples["auto_converge_throttle_percent"].notna().any():
             assert "nothing was done" not in evidence_of(why(trace), "helped"), trace.name

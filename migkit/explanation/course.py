@@ -144,7 +144,10 @@ def _done(trace: Trace, action: str) -> list[tuple[float, float | None]]:
 
 def _interventions(trace: Trace, end_s: float) -> list[Help]:
     found = [Help(t_s=t_s, kind="pause") for t_s, _ in _done(trace, "suspend")]
-    found += [Help(t_s=t_s, kind="abort") for t_s, _ in _done(trace, "abort")]
+    aborts = [Help(t_s=t_s, kind="abort") for t_s, _ in _done(trace, "abort")]
+    # Somebody aborted it, though no row tells of the call.
+    untold = [Help(t_s=end_s, kind="abort")] if trace.meta.end.outcome == "cancelled" else []
+    found += aborts or untold
     post_copy_s = stats.post_copy_start_s(trace)
     if post_copy_s is not None:
         found.append(Help(t_s=post_copy_s, kind="post-copy"))
