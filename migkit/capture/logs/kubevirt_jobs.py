@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
 from migkit.capture.logs.base import LONGEST_MS
+from migkit.capture.logs.clock import Spans
 from migkit.capture.logs.kubevirt_lines import OPENING, Event, Sample, done, is_uid, outcome
 from migkit.units import NS_PER_MS, NS_PER_S
 
@@ -21,6 +22,8 @@ _AROUND_NS = 5 * NS_PER_S
 _SURELY_NS, _SURELY_ROUNDS = 12 * NS_PER_S, 3
 # A log's time is that of libvirt's clock within this; the monitor writes every 4 s.
 _SAME_START_NS, _NEXT_MS = 1 * NS_PER_S, 4500
+# Migrations that end before a line, and that begin after it: its own is one of so many, if it stands among none.
+_FEW = 3
 # So many migrations under one mask may run at the same time.
 _MOST_LANES = 64
 
@@ -154,19 +157,40 @@ class Timeline:
         self._numbers = [number for _, number in spans]
         self._starts = [span[0] for span, _ in spans]
         self._latest = list(accumulate((span[1] for span, _ in spans), max))
-        self._untimed = [number for number, job in enumerate(jobs) if job.span_ns is None]
+        self._all = _Lines([(*job.orders, number) for number, job in enumerate(jobs)])
+        self._untimed = _Lines([(*job.orders, number) for number, job in enumerate(jobs) if job.span_ns is None])
+
+    def __len__(self) -> int:
+        return len(self._jobs)
 
     def about(self, event: Event) -> list[tuple[int, Job]]:
-        """The migrations that a line may be of, with their numbers; all of them where it has no time."""
+        """The migrations that a line may be of, with their numbers: by time, or by the lines around where there is
+        none."""
         wall_ns = event.item.wall_ns
         if wall_ns is None:
-            return list(enumerate(self._jobs))
-        found = list(self._untimed)
+            return [(number, self._jobs[number]) for number in self._all.about(event.order)]
+        found = list(self._untimed.about(event.order))
         at = bisect.bisect_right(self._starts, wall_ns + _BEFORE_NS)
         while at > 0 and self._latest[at - 1] >= wall_ns - _AFTER_NS:
             at -= 1
             found.append(self._numbers[at])
         return [(number, self._jobs[number]) for number in found]
+
+
+class _Lines:
+    """Migrations by their lines, (first, last, number) each."""
+
+    def __init__(self, spans: Sequence[tuple[int, int, int]]) -> None:
+        self._spans = Spans(spans)
+        self._firsts = sorted((first, number) for first, _, number in spans)
+        self._lasts = sorted((last, number) for _, last, number in spans)
+
+    def about(self, order: int) -> list[int]:
+        """The numbers of those among whose lines it stands, and of a few that end before it and begin after it: no
+        other one is nearer."""
+        behind, before = bisect.bisect(self._firsts, (order,)), bisect.bisect(self._lasts, (order,))
+        near = (*self._lasts[max(before - _FEW, 0) : before], *self._firsts[behind : behind + _FEW])
+        return sorted({*self._spans.around(order), *(number for _, number in near)})
 
 
 def home(event: Event, timeline: Timeline) -> tuple[Job | None, str]:
@@ -177,7 +201,7 @@ def home(event: Event, timeline: Timeline) -> tuple[Job | None, str]:
     if not near:
         return None, "line of a monitor at a time of no migration"
     if len({job.key for _, job in near}) > 1 or _at_once([job for _, job in near]):
-        surely = _SURELY_NS if event.item.wall_ns is not None else _SURELY_ROUNDS * len(jobs)
+        surely = _SURELY_NS if event.item.wall_ns is not None else _SURELY_ROUNDS * len(timeline)
         near = [(far, job) for far, job in near if far <= surely]
         if len(near) != 1:
             return None, "line of a monitor that names no guest while not exactly one of several migrations ran"

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import migkit as mk
-from migkit.capture.logs import kubevirt, kubevirt_lines
+from migkit.capture.logs import kubevirt, kubevirt_jobs, kubevirt_lines
 from migkit.capture.logs.formats import Importer, as_trace
 from migkit.units import MIB
 from tests.capture.logs import rendering
@@ -540,3 +540,21 @@ def test_what_a_monitor_says_beyond_the_notes_is_counted_and_long_lines_are_cut(
     assert any(len(words) == 1000 for words in kept)
     known = len(kept) + trace.meta.notes["skipped_lines"]["line of the monitor behind the first 200"]
     assert (len(kept), known) == (200, len(more) + sum("igration info for" not in line for line in lines))
+
+
+@given(
+    spans=st.lists(st.tuples(st.integers(0, 60), st.integers(0, 20)), min_size=1, max_size=12),
+    order=st.integers(0, 90),
+    kind=st.sampled_from(["opening", "closing", "deed", ""]),
+)
+def test_of_migrations_without_times_only_a_few_need_to_be_compared(spans, order, kind):
+    jobs = [kubevirt_jobs.Job(key="a", named=False, samples=[], span_ns=None, orders=(first, first + long),
+                              places={"x"}) for first, long in spans]  # fmt: skip
+    item = kubevirt_lines.entry(b"Live migration failed.")
+    event = kubevirt_lines.Event(order, item, "x")
+
+    def nearest(among):
+        far = [(kubevirt_jobs._distance(event, kind, job), job) for job in among]
+        return min((kubevirt_jobs._apart(event, kind, job, d) for d, job in far if d is not None), default=None)
+
+    assert nearest([job for _, job in kubevirt_jobs.Timeline(jobs).about(event)]) == nearest(jobs)
