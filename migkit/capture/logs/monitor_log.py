@@ -17,8 +17,9 @@ from migkit.capture.logs.stamps import Stamp
 from migkit.meta import Cadence, Domain, End, Migration, TraceMeta
 from migkit.units import NS_PER_MS, NS_PER_S
 
-# So many lines are held at most; then guests that were silent for an hour, or longest, are written out.
-_MOST_HELD = 100_000
+# So many lines are held at most; then guests that were silent for an hour, or longest until so many are left, are
+# written out.
+_MOST_HELD, _THEN_HELD = 100_000, 75_000
 _QUIET_NS = 3600 * NS_PER_S
 AFTERWARDS = "line about a migration that had ended"
 # Seconds are cut to whole ones, and lines are written a little later than their clocks are read.
@@ -214,10 +215,12 @@ class Jobs:
         if self._held <= _MOST_HELD:
             return
         newest_ns = max((_wall_ns(job.last) or 0 for job in self._open.values()), default=0)
-        quiet = [guest for guest, job in self._open.items() if (_wall_ns(job.last) or 0) < newest_ns - _QUIET_NS]
-        for guest in quiet or [min(self._open, key=lambda key: self._open[key].last.order)]:
-            yield from self.close(guest)
         self._held = sum(job.held for job in self._open.values())
+        for guest in sorted(self._open, key=lambda guest: self._open[guest].last.order):
+            job = self._open[guest]
+            if self._held > _THEN_HELD or (_wall_ns(job.last) or 0) < newest_ns - _QUIET_NS:
+                self._held -= job.held
+                yield from self.close(guest)
 
 
 def continues(before: Sample, sample: Sample) -> bool:
