@@ -238,6 +238,11 @@ def test_a_suspended_guest_s_pause_is_told(bundled):
     assert "suspended at 12 s and stood still until the end: 3.76 s by its heartbeat, 3.73 s reported" in told
 
 
+def test_a_guest_that_post_copy_lost_stands_still_again(bundled):
+    told = why(bundled["post-copy-socket-cut"]).paragraph
+    assert "after the switch to post-copy for 1.42 s by its heartbeat, and stands still again since that failed" in told
+
+
 def test_a_slope_and_its_answer_agree(known):
     for trace in known:
         falls = why(trace)["remaining falls"]

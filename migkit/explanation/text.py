@@ -162,7 +162,8 @@ def _pause(found: Explanation) -> str:
     reckoned_ms = 1000 * float(race.figures["pause_low_s"] or 0) if race.answer == YES else 0.0
     less = f["how"] == "switchover" and max(known) < reckoned_ms
     why = "; that is less than QEMU reckoned: the bandwidth limit does not hold while the guest stands still"
-    return f"The guest stood still {when} for {pause(f)}{why if less else ''}."
+    again = ", and stands still again since that failed" if found.trace.meta.end.outcome == "postcopy-failed" else ""
+    return f"The guest stood still {when} for {pause(f)}{again}{why if less else ''}."
 
 
 def _remedy(found: Explanation) -> str:
