@@ -20,7 +20,7 @@ def test_paragraph_table_and_times_fit_the_terminal(capsys, monkeypatch, columns
     assert max(map(len, lines)) <= columns
     assert lines[0].startswith("link-down completed after 17 s.")
     assert any(line.startswith("stalled                   yes") for line in lines)
-    assert any(line.startswith("time: prepare 0.40 s, first pass 14.4 s") for line in lines)
+    assert any(line.startswith("time: prepare 0.4 s, first pass 14.4 s") for line in lines)
 
 
 def test_json_holds_every_figure_unrounded(capsys):
@@ -39,8 +39,25 @@ def test_brief_is_a_line_a_trace(capsys):
     head, stall, dead = capsys.readouterr().out.splitlines()
     assert head.split("  ")[0] == "trace"
     assert "network or destination" in stall
-    assert "from 4.20 s to 10.7 s" in stall
-    assert "from 4.20 s on" in dead
+    assert "from 4.2 s to 10.7 s" in stall
+    assert "from 4.2 s on" in dead
+
+
+def test_what_does_not_converge_is_judged_by_the_dirty_rate_seen(capsys):
+    assert main(["explain", "--brief", PLATEAU]) == 0
+    assert "not at this dirty rate" in capsys.readouterr().out
+
+
+def test_where_no_time_was_taken_no_line_tells_of_it(capsys):
+    assert main(["explain", str(TRACES / "block-volume-missing.parquet")]) == 0
+    assert "time:" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("columns", [1, 7, 20])
+def test_the_narrowest_terminal_gets_the_text_of_one_of_60_columns(capsys, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    assert main(["explain", STALL]) == 0
+    assert 50 < max(map(len, capsys.readouterr().out.splitlines())) <= 60
 
 
 def test_a_bad_file_is_told_and_hides_no_good_one(capsys, tmp_path):
