@@ -47,7 +47,8 @@ def _remaining(answer: Answer, f: dict[str, Any]) -> str:
             return f"it ended after {count(passes, 'pass', 'passes')}"
         return f"{count(passes, 'pass', 'passes')} over: three after the first are needed to see a trend"
     level = f["level_bytes"]
-    start = f"passes began with {format_bytes(level)}" if level is not None else "passes too short to see their peaks"
+    unseen = "passes too short for the samples to show their peaks"
+    start = unseen if level is None else f"passes began with {format_bytes(level)}"
     low, high = f["slope_low_bytes_a_minute"], f["slope_high_bytes_a_minute"]
     change = f"{_signed(f['slope_bytes_a_minute'])} a minute ({_signed(low)} to {_signed(high)})"
     parts = [f"{start}; {change}, over {count(int(f['passes']), 'pass', 'passes')} {window(answer)}"]
