@@ -47,7 +47,8 @@ def _remaining(answer: Answer, f: dict[str, Any]) -> str:
             return f"it ended after {count(passes, 'pass', 'passes')}"
         return f"{count(passes, 'pass', 'passes')} over: three after the first are needed to see a trend"
     level = f["level_bytes"]
-    start = f"passes began with {format_bytes(level)}" if level is not None else "passes too short to see their peaks"
+    unseen = "passes too short for the samples to show their peaks"
+    start = unseen if level is None else f"passes began with {format_bytes(level)}"
     low, high = f["slope_low_bytes_a_minute"], f["slope_high_bytes_a_minute"]
     change = f"{_signed(f['slope_bytes_a_minute'])} a minute ({_signed(low)} to {_signed(high)})"
     parts = [f"{start}; {change}, over {count(int(f['passes']), 'pass', 'passes')} {window(answer)}"]
@@ -87,7 +88,7 @@ def _dirty(answer: Answer, f: dict[str, Any]) -> str:
                 f"how much more cannot be seen (a page counts once a pass)")  # fmt: skip
     parts = [f"{percent} from {at(answer.from_s)} to {at(answer.until_s)}"]
     if f["throttled"] == YES:
-        parts[0] += ", with the guest throttled: unthrottled it writes more"
+        parts[0] += ", with the guest throttled: unthrottled it may write more"
     if f["above_s"] >= 1:
         parts.append(f"memory was dirtied faster than it was sent for {length(f['above_s'])}")
     if f["ended_by_itself"] == YES and f["dirty_ratio"] >= _HARDLY_GAINS:
@@ -215,11 +216,11 @@ def decided(f: dict[str, Any]) -> list[str]:
 
 def _paused(answer: Answer, f: dict[str, Any]) -> str:
     elsewhere = f["elsewhere_ms"]
-    more = f"; longest freeze at another time {format_ms(elsewhere)}" if elsewhere is not None else ""
+    more = f"; longest other gap in its heartbeat {format_ms(elsewhere)}" if elsewhere is not None else ""
     if answer.answer == CANNOT_TELL:
         return "its end was not seen" + more
     if answer.answer == NO:
-        return "it never left the source" + more
+        return "it never left the source" + more.replace("other ", "")
     how = {"pause": f"suspended at {at(answer.from_s)}", "post-copy": f"switched to post-copy at {at(answer.from_s)}"}
     return f"{how.get(f['how'], 'at the switchover')}: {pause(f)}{more}"
 
@@ -230,7 +231,7 @@ def pause(f: dict[str, Any]) -> str:
     if reported is None and beat is None:
         return "for how long is unknown"
     said = [] if beat is None else [f"{format_ms(beat)} by its heartbeat"]
-    said += [] if reported is None else [f"{format_ms(reported)} reported by libvirt"]
+    said += [] if reported is None else [f"{format_ms(reported)} as libvirt reports"]
     if f["how"] == "post-copy" and reported is not None:
         said[-1] += " (which leaves out its waiting for pages)"
     if f["throttled"] == YES and beat is not None:
@@ -250,9 +251,10 @@ def _throttle(answer: Answer, f: dict[str, Any]) -> str:
     if f["p99_gap_ms"] is not None:
         parts.append(f"99 of 100 gaps between heartbeats below {format_ms(f['p99_gap_ms'])}")
     if f["elsewhere_gap_ms"] is not None:
-        parts.append(f"longest freeze before the switchover {format_ms(f['elsewhere_gap_ms'])}")
+        parts.append(f"the longest {format_ms(f['elsewhere_gap_ms'])}")
     elif f["switchover_gap_ms"] is not None:
-        parts.append(f"no longer freeze than that of the switchover, {format_ms(f['switchover_gap_ms'])}")
+        gap = format_ms(f["switchover_gap_ms"])
+        parts.append(f"the longest, {gap}, is that across the switchover, which the throttle lengthens as well")
     return "; ".join(parts)
 
 

@@ -255,9 +255,9 @@ def helped(course: Course) -> Answer:
         if one.kind in ("downtime limit", "bandwidth"):
             unit = "ms" if one.kind == "downtime limit" else "bps"
             figures |= {f"from_{number}_{unit}": one.before, f"to_{number}_{unit}": one.after}
-    moments = [one.t_s for one in lets_end]
-    return Answer(question="helped", answer=YES if lets_end else NO, basis="observed",
-                  from_s=min(moments, default=None), until_s=max(moments, default=None), figures=figures)  # fmt: skip
+    moments, answer = [one.t_s for one in lets_end], YES if lets_end else NO
+    return Answer(question="helped", answer=answer, basis="observed", from_s=min(moments, default=None),
+                  until_s=max(moments, default=None), figures=figures)  # fmt: skip
 
 
 def policy_acted(course: Course) -> Answer:

@@ -157,7 +157,8 @@ def _pause(found: Explanation) -> str:
     if paused.answer != YES or not (known or f["how"] == "pause"):
         return ""
     if f["how"] == "pause":
-        return f"The guest was suspended at {at(paused.from_s)} and stood still until the end: {pause(f)}."
+        until = " and stood still until it ran on the destination" if known else ""
+        return f"The guest was suspended at {at(paused.from_s)}{until}: {pause(f)}."
     when = "after the switch to post-copy" if f["how"] == "post-copy" else "at the switchover"
     reckoned_ms = 1000 * float(race.figures["pause_low_s"] or 0) if race.answer == YES else 0.0
     less = f["how"] == "switchover" and max(known) < reckoned_ms
@@ -182,7 +183,7 @@ _TOLD_BY = {"abort": "abort", "pause": "suspend", "post-copy": "start_post_copy"
 
 def _help(found: Explanation) -> str:
     did = _policy_did(found)
-    elsewhere = {"abort", "throttle", *(kind for kind, action in _TOLD_BY.items() if action in did)}
+    elsewhere = {"abort", "pause", "throttle", *(kind for kind, action in _TOLD_BY.items() if action in did)}
     done, throttle = deeds(dict(found["helped"].figures), elsewhere), found["throttled"]
     said = [f"What was done: {'; '.join(done)}."] if done else []
     if throttle.answer == YES:

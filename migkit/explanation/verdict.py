@@ -166,7 +166,8 @@ def _by_time(course: Course) -> Ground:
         return (*carrier, "dirty rate"), "its time, with samples too far apart to see the last passes"
     if (hot := hot_tail_ratio(course)) is not None and hot >= _MOST_RATIO:
         return (*carrier, "dirty rate"), "the last passes, which were dirtied almost as fast as they were sent"
-    return carrier, "the time that went into sending memory once"
+    what = "disks and memory" if np.nan_to_num(course.trace.column("disk_processed_bytes")).any() else "memory"
+    return carrier, f"the time that went into sending {what} once"
 
 
 def _limit_known(course: Course) -> bool:

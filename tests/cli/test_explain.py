@@ -43,6 +43,23 @@ def test_brief_is_a_line_a_trace(capsys):
     assert "from 4.2 s on" in dead
 
 
+def test_what_does_not_converge_is_judged_by_the_dirty_rate_seen(capsys):
+    assert main(["explain", "--brief", PLATEAU]) == 0
+    assert "not at this dirty rate" in capsys.readouterr().out
+
+
+def test_where_no_time_was_taken_no_line_tells_of_it(capsys):
+    assert main(["explain", str(TRACES / "block-volume-missing.parquet")]) == 0
+    assert "time:" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("columns", [1, 7, 20])
+def test_the_narrowest_terminal_gets_the_text_of_one_of_60_columns(capsys, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    assert main(["explain", STALL]) == 0
+    assert 50 < max(map(len, capsys.readouterr().out.splitlines())) <= 60
+
+
 def test_a_bad_file_is_told_and_hides_no_good_one(capsys, tmp_path):
     bad = tmp_path / "bad.parquet"
     bad.write_text("nothing")
