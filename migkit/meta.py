@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import re
 import types
 import typing
 from collections.abc import Hashable
@@ -15,11 +16,11 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from migkit.errors import MigkitError
-from migkit.schema import OUTCOMES, PROVENANCES, SCHEMA_VERSION
+from migkit.schema import LONGEST_MS, OUTCOMES, PROVENANCES, SCHEMA_VERSION
 
 T = TypeVar("T")
-# libvirt counts ms; no migration takes as long.
-_LONGEST_MS = 24 * 24 * 3600 * 1000
+# What escapes half a character in JSON, or a whole one as two halves.
+_HALVES = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,8 +182,8 @@ class TraceMeta:
         if self.provenance not in PROVENANCES:
             raise MigkitError(f"provenance {self.provenance!r}: must be one of {', '.join(PROVENANCES)}")
         elapsed = (self.end.completed or {}).get("time_elapsed", 0)
-        if isinstance(elapsed, bool) or not isinstance(elapsed, int | float) or not 0 <= elapsed < _LONGEST_MS:
-            raise MigkitError(f"final time_elapsed {elapsed!r}: must be a number of ms, of less than 24 days")
+        if isinstance(elapsed, bool) or not isinstance(elapsed, int | float) or not 0 <= elapsed <= LONGEST_MS:
+            raise MigkitError(f"final time_elapsed {elapsed!r}: must be a number of ms, two weeks at the most")
         if self.end.outcome not in OUTCOMES:
             raise MigkitError(f"outcome {self.end.outcome!r}: must be one of {', '.join(OUTCOMES)}")
 
@@ -197,7 +198,9 @@ class TraceMeta:
         Raises MigkitError when it is not migkit's metadata, or of a newer schema than this migkit knows.
         """
         try:
-            data = _whole_characters(json.loads(text))
+            data = json.loads(text)
+            if _HALVES.search(text if isinstance(text, str) else text.decode("utf-8", "replace")):
+                data = _whole_characters(data)
             version = int(data["schema_version"])
         except (ValueError, KeyError, TypeError) as error:
             raise MigkitError(f"the trace's metadata is damaged ({error}): record or import it again") from None

@@ -21,7 +21,8 @@ import pyarrow.parquet as pq
 from migkit import remote
 from migkit.errors import MigkitError
 from migkit.meta import TraceMeta
-from migkit.schema import COLUMNS
+from migkit.schema import COLUMNS, LONGEST_MS
+from migkit.units import NS_PER_MS
 
 META_KEY = b"migkit"
 # In the place of that, what a file with many traces has.
@@ -220,8 +221,7 @@ def _check_columns(path: str | os.PathLike[str], stored: pa.Schema, besides: Seq
             raise MigkitError(f"{path}: column {field.name!r} is {field.type}, not {wanted}; was the file edited?")
 
 
-# Longer than any migration: a clock that jumped, or a column of another unit.
-_LONGEST_NS = 14 * 24 * 3600 * 10**9
+_LONGEST_NS = LONGEST_MS * NS_PER_MS
 
 
 def check_clock(path: str | os.PathLike[str], table: pa.Table) -> None:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 SCHEMA_VERSION: Final = 1
+# Longer than any migration: what says more is damaged, a clock that jumped, or of another unit.
+LONGEST_MS: Final = 14 * 24 * 3600 * 1000
 
 Dtype = Literal["int64", "uint64", "int32", "bool", "string"]
 Kind = Literal["time", "label", "code", "counter", "gauge", "setting", "text"]

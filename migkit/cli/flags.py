@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from migkit.cli.policies import parse_options, size_bytes
+from migkit.cli.policies import ephemeral_bytes, parse_options, size_bytes
 from migkit.errors import MigkitError, UsageError, unknown
 
 if TYPE_CHECKING:
@@ -107,14 +107,6 @@ def _ask(arguments: argparse.Namespace, version: str | None) -> _Asked:
     deadline = None if size is None else found.policy.computed(data_size_gb=size, has_vfio=False).acceptable_s
     return _Asked(configuration=found, plan=planned, deadline_s=deadline,
                   without_ephemeral=planned.block_migration and not ephemeral)  # fmt: skip
-
-
-def ephemeral_bytes(arguments: argparse.Namespace, found: Configuration) -> int:
-    """What --ephemeral says. Raises UsageError where there is no VMI whose deadline it would count into."""
-    size = size_bytes(arguments.ephemeral, "--ephemeral")
-    if size and found.vmi is None:
-        raise UsageError("--ephemeral counts into the deadline of a VMI: give its manifest, too")
-    return size
 
 
 def _xml(arguments: argparse.Namespace) -> str:

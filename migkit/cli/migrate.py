@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from migkit.cli.flags import ephemeral_bytes
 from migkit.cli.lived import Prepared, add_live_options, watched
-from migkit.cli.policies import one_configuration
+from migkit.cli.policies import ephemeral_bytes, one_configuration
 
 if TYPE_CHECKING:
     from migkit.drivers.live import Live

@@ -89,6 +89,14 @@ def size_bytes(text: str, where: str) -> int:
     return int(rounded_up(size))
 
 
+def ephemeral_bytes(arguments: argparse.Namespace, found: Configuration) -> int:
+    """What --ephemeral says. Raises UsageError where there is no VMI whose deadline it would count into."""
+    size = size_bytes(arguments.ephemeral, "--ephemeral")
+    if size and found.vmi is None:
+        raise UsageError("--ephemeral counts into the deadline of a VMI: give its manifest, too")
+    return size
+
+
 def one_configuration(arguments: argparse.Namespace, verb: str) -> Configuration:
     """The policy of a verb that runs one, and the options of the migration. Raises UsageError unless it is one."""
     if len(arguments.policy) > 1 or not (arguments.policy or arguments.config):

@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, NamedTuple, Protocol
 
-from migkit.capture.logs.base import LONGEST_MS, Context, Imported, Line, Row, fits, trace_name
+from migkit.capture.logs.base import Context, Imported, Line, Row, fits, trace_name
 from migkit.capture.logs.clock import JobClock, Tick
 from migkit.capture.logs.stamps import Stamp
 from migkit.capture.outcome import judge
 from migkit.capture.stats_row import row_from_stats
 from migkit.meta import Cadence, Domain, End, Migration, TraceMeta
-from migkit.schema import JOB_COMPLETED, JOB_UNBOUNDED
+from migkit.schema import JOB_COMPLETED, JOB_UNBOUNDED, LONGEST_MS
 from migkit.units import NS_PER_MS, NS_PER_S
 
 _INCOMING = 4

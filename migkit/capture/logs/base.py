@@ -56,8 +56,6 @@ class Imported:
 
 # So many lines that no column holds stand in a trace's notes as they were; others are counted so.
 MOST_NOTES, MORE_NOTES = 200, "line of the monitor behind the first 200"
-# Longer than any migration: numbers beyond it are damaged.
-LONGEST_MS = 13 * 24 * 3600 * 1000
 _RANGES = {"int64": (-(2**63), 2**63 - 1), "uint64": (0, 2**64 - 1), "int32": (-(2**31), 2**31 - 1)}
 
 

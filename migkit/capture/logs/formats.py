@@ -11,11 +11,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from migkit.capture.logs import files, jsonl, kubevirt, nova, prometheus, qmp, vdsm, virsh
-from migkit.capture.logs.base import LONGEST_MS, Context, Format, Imported, Line, Row, fits
+from migkit.capture.logs.base import Context, Format, Imported, Line, Row, fits
 from migkit.capture.logs.manifests import Manifests
 from migkit.errors import MigkitError, unknown
 from migkit.meta import TraceMeta
 from migkit.policies.versions import VERSIONS
+from migkit.schema import LONGEST_MS
 from migkit.trace import Trace
 from migkit.units import NS_PER_MS
 

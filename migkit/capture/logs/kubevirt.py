@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from migkit.capture.logs import kubevirt_trace
-from migkit.capture.logs.base import LONGEST_MS, Context, Imported, Line
+from migkit.capture.logs.base import Context, Imported, Line
 from migkit.capture.logs.kubevirt_jobs import Job, Timeline, home, jobs_of, shares
 from migkit.capture.logs.kubevirt_lines import (
     NOTED,
@@ -25,6 +25,7 @@ from migkit.capture.logs.kubevirt_lines import (
     migration_of,
     statistics,
 )
+from migkit.schema import LONGEST_MS
 from migkit.units import MIB, NS_PER_S
 
 ORIGIN = kubevirt_trace.ORIGIN

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
-from migkit.capture.logs.base import LONGEST_MS
 from migkit.capture.logs.clock import Spans
 from migkit.capture.logs.kubevirt_lines import OPENING, Event, Sample, done, is_uid, outcome
+from migkit.schema import LONGEST_MS
 from migkit.units import NS_PER_MS, NS_PER_S
 
 _INITIATING = "Initiating live migration"

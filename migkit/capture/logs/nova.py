@@ -11,12 +11,12 @@ import re
 from collections.abc import Iterator, Mapping
 
 from migkit.capture.logs import monitor_log
-from migkit.capture.logs.base import LONGEST_MS, Context, Imported, Line, Row
+from migkit.capture.logs.base import Context, Imported, Line, Row
 from migkit.capture.logs.clock import Tick
 from migkit.capture.logs.monitor_log import About, Deed, Entry, Job, Jobs, Sample
 from migkit.capture.logs.stamps import iso_stamp
 from migkit.meta import End
-from migkit.schema import JOB_UNBOUNDED
+from migkit.schema import JOB_UNBOUNDED, LONGEST_MS
 from migkit.units import NS_PER_MS, NS_PER_S
 
 ORIGIN = "nova-compute log"

@@ -13,12 +13,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from migkit.capture.logs import monitor_log
-from migkit.capture.logs.base import LONGEST_MS, Context, Imported, Line, Row
+from migkit.capture.logs.base import Context, Imported, Line, Row
 from migkit.capture.logs.clock import Tick
 from migkit.capture.logs.monitor_log import About, Entry, Job, Jobs, Sample
 from migkit.capture.logs.stamps import iso_stamp
 from migkit.meta import End, Migration
-from migkit.schema import JOB_UNBOUNDED
+from migkit.schema import JOB_UNBOUNDED, LONGEST_MS
 from migkit.units import MIB, NS_PER_MS
 
 ORIGIN = "vdsm log"

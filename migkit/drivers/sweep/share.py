@@ -96,11 +96,12 @@ def sweep_share(job: Job, partition: Partition | Held) -> Share:
     """Sweeps the traces of one partition."""
     found = Share(done=[], left_out=[])
     groups = _groups(job.policies)
+    per_gb_s = np.array([int(policy.options["completion_timeout_per_gib"]) for policy in job.policies])
     bad: list[Bad] | None = [] if job.skip_bad else None
     for name, table, meta in partition.tables(READS, bad=bad):
         trace = Rows(name, table, meta)
         try:
-            found.done.append(_trace(job, groups, trace))
+            found.done.append(_trace(job, groups, per_gb_s, trace))
         except MigkitError as error:
             if not job.skip_bad:
                 raise
@@ -160,15 +161,15 @@ def _beside(trace: Rows, policies: Sequence[Policy]) -> list[_Group]:
     ]
 
 
-def _trace(job: Job, groups: Sequence[_Group], trace: Rows) -> Done:
-    """One trace under all settings."""
+def _trace(job: Job, groups: Sequence[_Group], per_gb_s: npt.NDArray[np.int64], trace: Rows) -> Done:
+    """One trace under all settings; `per_gb_s`, the seconds for a GB that each one grants."""
     facts = recorded(trace)
     levels = {_level(job, trace, policy) for group in groups for policy in group.hardest}
     policy = groups[0].policy
     size = trace_data_size(trace, policy) if job.data_size_gb is None else job.data_size_gb
     vfio = trace_has_vfio(trace.meta) if job.has_vfio is None else job.has_vfio
     acted = _acted(job, groups, trace, size, vfio)
-    columns = outcomes(facts, acted, approximate=len(levels - {"exact"}) > 0 or _unseen(job, trace, size))
+    columns = outcomes(facts, acted, approximate=len(levels - {"exact"}) > 0 or _unseen(job, trace, per_gb_s * size))
     return Done(facts=_facts(facts, trace, size, levels), columns=columns)
 
 
@@ -184,11 +185,11 @@ def _level(job: Job, trace: Rows, policy: Policy) -> str:
     return answer.level
 
 
-def _unseen(job: Job, trace: Rows, size: int) -> npt.NDArray[np.bool_]:
+def _unseen(job: Job, trace: Rows, deadlines_s: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
     """Which settings have a deadline of which the trace cannot tell whether the job still ran then."""
-    deadlines_s = np.array([int(policy.options["completion_timeout_per_gib"]) * size for policy in job.policies])
-    beside = [trace.meta.rule is not None and ran_beside(trace.meta, policy) for policy in job.policies]
-    found: npt.NDArray[np.bool_] = unseen_deadlines(trace, deadlines_s) & ~np.array(beside)
+    found = unseen_deadlines(trace, deadlines_s)
+    if trace.meta.rule is not None:
+        found &= ~np.array([ran_beside(trace.meta, policy) for policy in job.policies])
     return found
 
 
