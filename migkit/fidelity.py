@@ -35,8 +35,9 @@ class Answer:
     why: str = ""
 
 
-def answers(trace: Trace, policy: Policy, *, data_size_gb: int | None = None) -> Answer:
-    """What replaying `policy` over `trace` is worth; `data_size_gb`, where the caller tells the data size himself.
+def answers(trace: Trace, policy: Policy, *, data_size_gb: int | None = None, has_vfio: bool | None = None) -> Answer:
+    """What replaying `policy` over `trace` is worth; `data_size_gb` and `has_vfio`, where the caller tells the data
+    size, or whether the guest has host devices, himself.
 
     Returns level "exact" (as good as a recording at the monitor's own pace), "approximate" (decisions may come at
     other times, or differ, because the trace is coarser than the rule) or "no" (the rule works by something that the
@@ -48,18 +49,18 @@ def answers(trace: Trace, policy: Policy, *, data_size_gb: int | None = None) ->
     """
     if _own_wakes(trace, policy):
         return Answer(level="exact")
-    found = _samples(trace, policy, size_known=data_size_gb is not None)
+    found = _samples(trace, policy, size_known=data_size_gb is not None, vfio_known=has_vfio is not None)
     if not any(answer.level == "no" for answer in found):
         found += _deadline(trace, policy, trace_data_size(trace, policy) if data_size_gb is None else data_size_gb)
     return _worst(found)
 
 
-def samples_answer(trace: Trace, policy: Policy, *, size_known: bool = False) -> Answer:
+def samples_answer(trace: Trace, policy: Policy, *, size_known: bool = False, vfio_known: bool = False) -> Answer:
     """As `answers`, by what stands in the samples alone: whether a deadline falls where nobody looked any more depends
     on each deadline (`unseen_deadlines`)."""
     if _own_wakes(trace, policy):
         return Answer(level="exact")
-    return _worst(_samples(trace, policy, size_known=size_known))
+    return _worst(_samples(trace, policy, size_known=size_known, vfio_known=vfio_known))
 
 
 def _own_wakes(trace: Trace, policy: Policy) -> bool:
@@ -67,10 +68,11 @@ def _own_wakes(trace: Trace, policy: Policy) -> bool:
     return beside and bool((trace.samples["source"] == "wake").any())
 
 
-def _samples(trace: Trace, policy: Policy, *, size_known: bool) -> list[Answer]:
+def _samples(trace: Trace, policy: Policy, *, size_known: bool, vfio_known: bool) -> list[Answer]:
     return [
         *(_begin(trace) if policy.options["completion_timeout_per_gib"] else []),
         *(_size(trace, policy) if not size_known else []),
+        *(_devices(trace, policy) if not vfio_known else []),
         *(_stall(trace) if policy.hears_iterations else _polling(trace, policy)),
     ]
 
@@ -215,6 +217,19 @@ def _size(trace: Trace, policy: Policy) -> list[Answer]:
         return []
     return [Answer(level="approximate", why="the guest's memory is unknown, and what libvirt counts may make the "
                                             "deadline a GB's worth too long")]  # fmt: skip
+
+
+def _devices(trace: Trace, policy: Policy) -> list[Answer]:
+    """Since v1.9 a guest with host devices is neither switched to post-copy nor paused at its deadline: its downtime
+    limit is raised. A recorder reads of them in the guest's definition; a monitor's log does not tell."""
+    if trace.meta.domain.has_vfio is not None or not _is_coarse(trace):
+        return []
+    options = policy.options
+    disrupts = options["allow_post_copy"] or options.get("allow_workload_disruption")
+    if policy.family.rules != "events" or not disrupts or not options["completion_timeout_per_gib"]:
+        return []
+    why = "whether the guest has host devices (VFIO) is unknown, and what is done at the deadline rests on it"
+    return [Answer(level="approximate", why=f"{why}; pass has_vfio (--set has_vfio=true or false)")]
 
 
 def _stall(trace: Trace) -> list[Answer]:

@@ -209,3 +209,31 @@ def test_the_time_of_an_end_may_come_from_the_object(bundled, tmp_path):
 def test_a_final_time_that_cannot_be_is_refused(elapsed, bundled):
     with pytest.raises(mk.MigkitError, match=r"final time_elapsed .*must be a number of ms"):
         bundled["idle"].replace_meta(end=End(outcome="completed", completed={"time_elapsed": elapsed}))
+
+
+@pytest.mark.parametrize(("version", "level"), [("1.8", "exact"), ("1.9", "approximate"), ("main", "approximate")])
+def test_host_devices_that_nobody_told_of_make_a_disruption_uncertain(version, level, bundled, tmp_path):
+    """v1.9 raises the downtime limit of such a guest where it would switch others to post-copy."""
+    policy = mk.kubevirt(version, allow_post_copy=True, progress_timeout=0, completion_timeout_per_gib=40)
+    aborting = mk.kubevirt(version, progress_timeout=0, completion_timeout_per_gib=40)
+    fine = bundled["nonconverging-long"]
+    (tmp_path / "some.log").write_text("\n".join(rendering.kubevirt(fine, "D")))
+    [rough] = mk.read_log(tmp_path / "some.log")
+    assert rough.meta.domain.has_vfio is None
+    acts = [mk.replay(fine, policy, data_size_gb=2, has_vfio=vfio).decisions["action"][0] for vfio in (False, True)]
+    assert len(set(acts)) == (1 if level == "exact" else 2)
+    assert mk.answers(rough, policy, data_size_gb=2).level == level
+    assert mk.replay(rough, policy, data_size_gb=2).fidelity.level == level
+    for vfio, act in zip((False, True), acts, strict=True):
+        run = mk.replay(rough, policy, data_size_gb=2, has_vfio=vfio)
+        assert (run.fidelity.level, run.decisions["action"][0]) == ("exact", act)
+    assert mk.answers(rough, aborting, data_size_gb=2).level == "exact"
+
+
+def test_a_sweep_refuses_settings_that_rest_on_unknown_host_devices(bundled, tmp_path):
+    (tmp_path / "some.log").write_text("\n".join(rendering.kubevirt(bundled["nonconverging-long"], "D")))
+    [rough] = mk.read_log(tmp_path / "some.log")
+    policy, values = mk.kubevirt("1.9", progress_timeout=0), {"allow_post_copy": [False, True]}
+    with pytest.raises(mk.MigkitError, match="host devices"):
+        mk.sweep([rough], policy, data_size_gb=2, **values)
+    assert mk.sweep([rough], policy, data_size_gb=2, has_vfio=False, **values).table["basis"].tolist()

@@ -117,7 +117,7 @@ def replay(
     """
     _check(trace, policy, failures or {})
     size = trace_data_size(trace, policy) if data_size_gb is None else checked_size(data_size_gb)
-    fidelity = answers(trace, policy, data_size_gb=data_size_gb)
+    fidelity = answers(trace, policy, data_size_gb=data_size_gb, has_vfio=has_vfio)
     if fidelity.level == "no" and not anyway:
         raise MigkitError(
             f"{trace.name or 'trace'} cannot answer for {policy.name}: {fidelity.why} (anyway=True, --anyway: go on)"

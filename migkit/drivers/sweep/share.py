@@ -26,7 +26,9 @@ from migkit.policies.versions import Policy
 from migkit.trace import Trace
 
 # Options that are 0 or off where their rule is not used.
-_RULES = ("completion_timeout_per_gib", "progress_timeout", "downtime_tuning")
+_RULES = (
+    "completion_timeout_per_gib", "progress_timeout", "downtime_tuning", "allow_post_copy", "allow_workload_disruption",
+)  # fmt: skip
 
 
 class Loose:
@@ -178,7 +180,7 @@ def _level(job: Job, trace: Rows, policy: Policy) -> str:
     size_known = job.data_size_gb is not None
     if _plainly_exact(trace, policy, size_known=size_known):
         return "exact"
-    answer = samples_answer(trace.trace(), policy, size_known=size_known)
+    answer = samples_answer(trace.trace(), policy, size_known=size_known, vfio_known=job.has_vfio is not None)
     if answer.level == "no" or (answer.level == "approximate" and not job.inexact):
         hint = "" if answer.level == "no" else "; inexact=True (--inexact) takes it along, labelled"
         raise MigkitError(f"{trace.name}: cannot tell what {policy.name} does: {answer.why}{hint}")
