@@ -227,6 +227,7 @@ def test_host_devices_that_nobody_told_of_make_a_disruption_uncertain(version, l
     for vfio, act in zip((False, True), acts, strict=True):
         run = mk.replay(rough, policy, data_size_gb=2, has_vfio=vfio)
         assert (run.fidelity.level, run.decisions["action"][0]) == ("exact", act)
+        assert any("of which the record tells nothing" in note for note in run.notes) == vfio
     assert mk.answers(rough, aborting, data_size_gb=2).level == "exact"
 
 

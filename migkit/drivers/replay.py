@@ -143,11 +143,11 @@ def replay(
         wakes_recorded=plans[0].recorded,
         fidelity=fidelity,
         has_vfio=vfio,
-        notes=_vfio_notes(recorded=bool(trace.meta.domain.has_vfio), replayed=vfio),
+        notes=_vfio_notes(recorded=trace.meta.domain.has_vfio, replayed=vfio),
     )
 
 
-def _vfio_notes(*, recorded: bool, replayed: bool) -> tuple[str, ...]:
+def _vfio_notes(*, recorded: bool | None, replayed: bool) -> tuple[str, ...]:
     """QEMU learns much of a device's state only once the guest stands still."""
     notes = []
     if recorded:
@@ -158,9 +158,10 @@ def _vfio_notes(*, recorded: bool, replayed: bool) -> tuple[str, ...]:
     if recorded and not replayed:
         notes.append("replayed as a guest without host devices")
     if replayed and not recorded:
+        had = "of which the record tells nothing" if recorded is None else "which the recorded one did not have"
         notes.append(
-            "replayed as a guest with host devices (VFIO), which the recorded one did not have: remaining may be "
-            "under-reported, it holds nothing of a device's state"
+            f"replayed as a guest with host devices (VFIO), {had}: remaining may be under-reported, it holds nothing "
+            "of a device's state"
         )
     return tuple(notes)
 
