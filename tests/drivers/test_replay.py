@@ -251,6 +251,9 @@ def test_rules_follow_the_host_devices_of_the_trace_or_of_the_caller():
 def test_a_guest_that_is_replayed_as_another_is_told():
     policy = mk.kubevirt("1.9")
     (note,) = mk.replay(by_hand(STUCK), policy, has_vfio=True).notes
+    assert "of which the record tells nothing" in note
+    without = by_hand(STUCK).replace_meta(domain=Domain(memory_bytes=10**9, has_vfio=False))
+    (note,) = mk.replay(without, policy, has_vfio=True).notes
     assert "which the recorded one did not have" in note
     notes = mk.replay(by_hand(STUCK).replace_meta(domain=ASSIGNED), policy, has_vfio=False).notes
     assert notes[1] == "replayed as a guest without host devices"
